@@ -1,0 +1,1 @@
+"""What at least two processes share: wire contracts and plumbing. No decisions live here."""

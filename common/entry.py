@@ -1,0 +1,68 @@
+"""How every daemon starts: ``--config``, logs, uvloop, signals, one task tree."""
+
+import asyncio
+import contextlib
+import gc
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import uvloop
+
+from common import logs
+from common.errors import SphereError
+from common.settings import load
+
+T = TypeVar("T")
+
+
+def daemon(
+    name: str, settings: type[T], main: Callable[[T], Awaitable[None]], *, fast_loop: bool = True
+) -> click.Command:
+    """Build the command line of daemon ``name``: it loads ``settings`` and runs ``main`` until SIGTERM or SIGINT.
+
+    ``fast_loop=False`` keeps the standard event loop where uvloop lacks something (AF_NETLINK sockets).
+    Exit status: 0 after a signal, 2 for a bad config, 1 for anything else.
+    """
+
+    @click.command(name=name, context_settings={"help_option_names": ["-h", "--help"]})
+    @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), required=True, help="TOML config file.")
+    @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+    @click.version_option(package_name="sphere")
+    def command(config: Path, log_level: str) -> None:
+        logs.configure(name, log_level)
+        try:
+            loaded = load(config, settings)
+        except SphereError as err:
+            click.echo(f"{name}: {err}", err=True)
+            sys.exit(2)
+        gc.freeze()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop if fast_loop else None) as runner:
+            runner.run(_until_signal(main(loaded)))
+
+    command.__doc__ = f"Run {name} in the foreground."
+    return command
+
+
+async def _until_signal(work: Awaitable[None]) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    async def run() -> None:
+        await work
+
+    async def wait_stop(task: asyncio.Task[None]) -> None:
+        await stop.wait()
+        task.cancel()
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(run())
+        watcher = group.create_task(wait_stop(task))
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({task})
+        watcher.cancel()

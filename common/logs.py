@@ -1,0 +1,39 @@
+"""Structured logs, one JSON object a line on standard error. Never log a secret or a whole object.
+
+Vocabulary of keys, so that logs of all processes join: ``host``, ``namespace``, ``pod``, ``uid``,
+``object`` (``kind/namespace/name``), ``revision``, ``scope``, ``seconds``, ``reason``.
+"""
+
+import logging
+import sys
+from typing import cast
+
+import orjson
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+
+def configure(process: str, level: str = "info") -> None:
+    """Set up logging for this process; ``process`` is bound to every line."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=orjson.dumps),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.BytesLoggerFactory(file=sys.stderr.buffer),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(process=process)
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format='{"level":"%(levelname)s","event":"%(message)s"}'
+    )
+
+
+def logger(name: str) -> FilteringBoundLogger:
+    """A logger bound to ``name`` (the module's role, for example ``scheduler``)."""
+    return cast(FilteringBoundLogger, structlog.get_logger(component=name))

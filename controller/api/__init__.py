@@ -1,0 +1,1 @@
+"""HTTP: parse, authenticate, authorise, admit, store, encode."""

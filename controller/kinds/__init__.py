@@ -1,0 +1,1 @@
+"""One descriptor per kind: schema, defaults, validation, strategy, columns. Pure."""

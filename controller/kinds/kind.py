@@ -1,0 +1,110 @@
+"""What the API knows about a kind. Pure data and functions; every kind's file builds one ``Kind``.
+
+Objects are plain JSON dicts (``Object``): nothing a user wrote may be lost, so they are never squeezed into classes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+Object = dict[str, Any]
+"""A Kubernetes object as decoded JSON."""
+
+
+class ResourceKey(NamedTuple):
+    """Group and plural: what RBAC, storage and watches are keyed by. ``group`` is empty for core."""
+
+    group: str
+    plural: str
+
+    def __str__(self) -> str:
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One validation failure in the API's own words (apimachinery ``field.Error``).
+
+    ``type`` is one of ``FieldValueRequired``, ``FieldValueInvalid``, ``FieldValueNotSupported``,
+    ``FieldValueForbidden``, ``FieldValueDuplicate``, ``FieldValueTooLong``, ``FieldValueTypeInvalid``.
+    """
+
+    type: str
+    path: str
+    detail: str
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A printer column (``metav1.TableColumnDefinition``) and how to fill it. ``cell`` takes (object, now)."""
+
+    name: str
+    type: str
+    cell: Callable[[Object, float], Any]
+    priority: int = 0
+    format: str = ""
+    description: str = ""
+
+
+def _no_change(obj: Object) -> None:
+    """Default for hooks that have nothing to do."""
+
+
+def _no_change_on_update(obj: Object, old: Object) -> None:
+    """Default for update hooks that have nothing to do."""
+
+
+def _no_errors(obj: Object) -> list[FieldError]:
+    return []
+
+
+def _no_update_errors(obj: Object, old: Object) -> list[FieldError]:
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A served kind. Hooks mutate or judge the new object in place; ``old`` is never mutated.
+
+    Order of a write: schema check -> ``default`` -> ``prepare_create``/``prepare_update`` -> admission ->
+    ``validate`` (and ``validate_update``) -> store. A status write keeps everything but ``status`` from the stored
+    object, a main write keeps ``status`` from it when the kind has a status subresource (the generic layer does both).
+    ``metadata.generation`` is bumped by the generic layer when ``generation_fields`` change.
+    """
+
+    group: str
+    version: str
+    kind: str
+    plural: str
+    schema: str
+    """Definition name, for example ``io.k8s.api.core.v1.Pod``."""
+    namespaced: bool = True
+    singular: str = ""
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    subresources: tuple[str, ...] = ()
+    """Of ``status``, ``scale``, ``binding``, ``eviction``, ``log``, ``exec``, ``attach``, ``portforward``, ``proxy``,
+    ``token``, ``approval``, ``finalize``, ``ephemeralcontainers``, ``resize``."""
+    verbs: tuple[str, ...] = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+    columns: tuple[Column, ...] = ()
+    """After the Name column, which the generic layer adds, and instead of its default Age column."""
+    generation_fields: tuple[str, ...] = ("spec",)
+    """Top-level fields whose change bumps ``metadata.generation``; empty for kinds without generation."""
+    selectable_fields: Mapping[str, Callable[[Object], str]] = field(default_factory=dict)
+    """Field selectors beyond ``metadata.name`` and ``metadata.namespace``."""
+    default: Callable[[Object], None] = _no_change
+    prepare_create: Callable[[Object], None] = _no_change
+    prepare_update: Callable[[Object, Object], None] = _no_change_on_update
+    validate: Callable[[Object], list[FieldError]] = _no_errors
+    validate_update: Callable[[Object, Object], list[FieldError]] = _no_update_errors
+    grace_s: Callable[[Object], int] = field(default=lambda obj: 0)
+    """Graceful deletion period when the request names none; 0 deletes at once (unless finalizers hold it)."""
+
+    @property
+    def key(self) -> ResourceKey:
+        return ResourceKey(self.group, self.plural)
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version

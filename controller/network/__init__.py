@@ -1,0 +1,1 @@
+"""Network intent to per-scope desired state, its publication, and realization."""

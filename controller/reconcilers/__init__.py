@@ -1,0 +1,1 @@
+"""What to do about objects: one file per kind, each a pure plan."""

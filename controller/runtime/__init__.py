@@ -1,0 +1,1 @@
+"""How reconcilers run: triggers, queues, the writer. No business logic."""

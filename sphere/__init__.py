@@ -1,0 +1,1 @@
+"""The `sphere` command line and the one-machine cluster."""

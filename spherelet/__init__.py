@@ -1,0 +1,1 @@
+"""The host agent: runs pods with conmon and an OCI runtime, reports their state."""
