@@ -31,14 +31,18 @@ def daemon(
     @click.command(name=name, context_settings={"help_option_names": ["-h", "--help"]})
     @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), required=True, help="TOML config file.")
     @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+    @click.option("--check", is_flag=True, help="Only check the config file; exit 0 if it is valid.")
     @click.version_option(package_name="sphere")
-    def command(config: Path, log_level: str) -> None:
+    def command(config: Path, log_level: str, check: bool) -> None:
         logs.configure(name, log_level)
         try:
             loaded = load(config, settings)
         except SphereError as err:
             click.echo(f"{name}: {err}", err=True)
             sys.exit(2)
+        if check:
+            click.echo(f"{name}: {config} is valid")
+            return
         gc.freeze()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop if fast_loop else None) as runner:
             runner.run(_until_signal(main(loaded)))
