@@ -1,0 +1,164 @@
+"""``/exec`` and ``/attach``: a terminal or plain streams between a client and a container."""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+
+from aiohttp import web
+
+from common.errors import SphereError
+from common.logs import logger
+from spherelet import execution
+from spherelet.descriptors import Descriptor
+from spherelet.model import ContainerState
+from spherelet.server.channels import Channels, until_first, upgrade
+from spherelet.server.remotecommand import STDERR, STDOUT, exit_status, failure_status
+
+log = logger("streams")
+DRAIN_S = 0.5
+"""How long output is still read after a command ended: its background children may hold the pipes open for ever."""
+CONMON_STDOUT, CONMON_STDERR = 2, 3
+CONMON_RESIZE = 1
+
+
+def flag(request: web.Request, name: str) -> bool:
+    """A boolean query parameter; ``input``/``output``/``error`` are kubelet's names of the streams."""
+    old = {"stdin": "input", "stdout": "output", "stderr": "error"}.get(name, name)
+    return request.query.get(name, request.query.get(old, "")).lower() in ("1", "true")
+
+
+async def handle_exec(request: web.Request, command: Sequence[str], state: ContainerState) -> web.StreamResponse:
+    """Run ``?command=..&command=..`` in the container and end with its exit status."""
+    argv = request.query.getall("command", [])
+    if not argv:
+        raise web.HTTPBadRequest(text="you must specify at least 1 command for the container\n")
+    tty, stdin = flag(request, "tty"), flag(request, "stdin")
+    stdout, stderr = flag(request, "stdout"), flag(request, "stderr") and not tty
+    websocket = await upgrade(request)
+    channels = Channels(websocket)
+    await channels.greet(stdout=stdout, stderr=stderr)
+    status = failure_status("the client went away")
+    try:
+        async with execution.start(command, state, argv, stdin=stdin, stdout=stdout, stderr=stderr, tty=tty) as session:
+            feed, end_stdin = _stdin_of(session, tty=tty)
+
+            async def run() -> None:
+                nonlocal status
+                code = await _output(channels, session)
+                status = exit_status(code)
+
+            async def listen() -> None:
+                await channels.pump_in(feed, end_stdin, session.resize)
+
+            await until_first(run(), listen())
+    except SphereError as err:
+        status = failure_status(f"error executing command in container: {err}")
+    except BaseExceptionGroup as group:
+        if group.subgroup(lambda err: not isinstance(err, OSError | SphereError)):
+            raise
+        log.info("exec session broke", pod=state.pod_uid, reason=str(group.exceptions[0]))
+        status = failure_status(f"error streaming: {group.exceptions[0]}")
+    await channels.finish(status)
+    return websocket
+
+
+def _stdin_of(
+    session: execution.Session, *, tty: bool
+) -> tuple[Callable[[bytes], Awaitable[None]], Callable[[], None]]:
+    stdin = session.stdin
+
+    async def feed(payload: bytes) -> None:
+        if stdin is not None and stdin.fd >= 0:
+            await stdin.write(payload)
+
+    def end() -> None:
+        if stdin is not None and not tty:
+            stdin.close()
+
+    return feed, end
+
+
+async def _output(channels: Channels, session: execution.Session) -> int:
+    """Forward output until the command ended and its output is drained; its exit status."""
+    async with asyncio.TaskGroup() as group:
+        pumps = [
+            group.create_task(channels.pump_out(channel, stream))
+            for channel, stream in ((STDOUT, session.stdout), (STDERR, session.stderr))
+            if stream is not None
+        ]
+        code = await session.wait()
+        if pumps:
+            await asyncio.wait(pumps, timeout=DRAIN_S)
+        for pump in pumps:
+            pump.cancel()
+    return code
+
+
+async def handle_attach(request: web.Request, state: ContainerState, *, stdin: bool, tty: bool) -> web.StreamResponse:
+    """Join the container's own streams. ``stdin`` and ``tty`` are what the container has, not what is asked."""
+    stdin = stdin and flag(request, "stdin")
+    stdout, stderr = flag(request, "stdout"), flag(request, "stderr") and not tty
+    try:
+        connection = connect_attach(state)
+    except OSError as err:
+        raise web.HTTPInternalServerError(text=f"unable to attach to container {state.name}: {err}\n") from err
+    websocket = await upgrade(request)
+    channels = Channels(websocket)
+    await channels.greet(stdout=stdout, stderr=stderr)
+    stream = Descriptor(connection.fileno())
+
+    async def forward() -> None:
+        wanted = {CONMON_STDOUT: (STDOUT, stdout), CONMON_STDERR: (STDERR, stderr)}
+        while packet := await stream.read():
+            channel, asked = wanted.get(packet[0], (STDOUT, False))
+            if asked:
+                await channels.send(channel, packet[1:])
+
+    async def feed(payload: bytes) -> None:
+        if stdin:
+            for start in range(0, len(payload), 8192):
+                await stream.write(payload[start : start + 8192])
+
+    def end_stdin() -> None:
+        if stdin and not tty:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
+
+    def resize(rows: int, columns: int) -> None:
+        control(state, CONMON_RESIZE, rows, columns)
+
+    async def listen() -> None:
+        await channels.pump_in(feed, end_stdin, resize)
+
+    try:
+        await until_first(forward(), listen())
+    finally:
+        connection.close()
+    await channels.finish(exit_status(0))
+    return websocket
+
+
+def connect_attach(state: ContainerState) -> socket.socket:
+    """Connect to conmon's attach socket, whose path may be longer than an address holds."""
+    directory = os.open(state.attach_socket.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.connect(f"/proc/self/fd/{directory}/{state.attach_socket.name}")
+    except OSError:
+        connection.close()
+        raise
+    finally:
+        os.close(directory)
+    return connection
+
+
+def control(state: ContainerState, kind: int, first: int = 0, second: int = 0) -> None:
+    """Write a message to conmon's control FIFO; nothing happens when conmon is gone."""
+    with contextlib.suppress(OSError):
+        fifo = os.open(state.bundle / "ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            os.write(fifo, f"{kind} {first} {second}\n".encode())
+        finally:
+            os.close(fifo)
