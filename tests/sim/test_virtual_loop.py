@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+
 from tests.sim.virtual_loop import Deadlock, VirtualClock, run
 
 
