@@ -29,7 +29,9 @@ def _conditions() -> dict[str, Any]:
     }
 
 
-def _kind(kind: str, description: str, spec: dict[str, Any], status: dict[str, Any], required: list[str]) -> dict[str, Any]:
+def _kind(
+    kind: str, description: str, spec: dict[str, Any], status: dict[str, Any], required: list[str]
+) -> dict[str, Any]:
     """The three definitions of a kind (object, spec, status) and its list."""
     ref = {"$ref": f"#/$defs/{PREFIX}{kind}"}
     gvk = [{"group": GROUP, "version": "v1", "kind": kind}]

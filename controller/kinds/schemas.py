@@ -17,7 +17,7 @@ import orjson
 
 from common.clock import parse_rfc3339
 from common.errors import ConfigError
-from controller.kinds import quantities
+from common.quantity import InvalidQuantity, Quantity
 from controller.kinds.kind import Object
 from controller.kinds.own_schemas import EXTRA_PROPERTIES, OWN_DEFINITIONS
 
@@ -316,7 +316,7 @@ def _check_scalar(shape: Shape, value: Any, place: _Place) -> str:
         case "quantity":
             if isinstance(value, bool) or not isinstance(value, str | int | float):
                 return _wrong(shape, value, place)
-            return "" if quantities.is_valid(value) else f"quantities must match the regular expression '{quantities.PATTERN}'"
+            return _check_quantity(value)
         case "int-or-string":
             return "" if isinstance(value, str | int) and not isinstance(value, bool) else _wrong(shape, value, place)
         case "time":
@@ -332,6 +332,14 @@ def _check_scalar(shape: Shape, value: Any, place: _Place) -> str:
             allowed = _SCALARS[shape.type]
             good = isinstance(value, allowed) and (shape.type == "boolean" or not isinstance(value, bool))
             return "" if good else _wrong(shape, value, place)
+
+
+def _check_quantity(value: str | int | float) -> str:
+    try:
+        Quantity.parse(value)
+    except InvalidQuantity as err:
+        return str(err)
+    return ""
 
 
 def _check_time(value: Any, place: _Place, shape: Shape) -> str:
@@ -365,7 +373,7 @@ def _normalize(shape: Shape, value: Any) -> None:
                 if below is None or child is None:
                     del value[name]
                 elif below.type == "quantity":
-                    value[name] = quantities.canonical(child)
+                    value[name] = str(Quantity.parse(child))
                 elif below.type == "integer":
                     value[name] = int(child)
                 elif below.type in ("object", "map", "array"):
@@ -376,7 +384,7 @@ def _normalize(shape: Shape, value: Any) -> None:
             kind = shape.item.type
             for key, child in list(value.items() if shape.type == "map" else enumerate(value)):
                 if kind == "quantity" and child is not None:
-                    value[key] = quantities.canonical(child)
+                    value[key] = str(Quantity.parse(child))
                 elif child is not None:
                     _normalize(shape.item, child)
         case _:

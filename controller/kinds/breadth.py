@@ -1,0 +1,301 @@
+"""Stable kinds that nothing here acts on yet: stored, validated by schema, discovered and explained.
+
+One row per kind. A kind that grows behaviour moves to a file of its own.
+"""
+
+from typing import Final, NamedTuple
+
+from controller.kinds.columns import AGE, SELECTOR, TEMPLATE_CONTAINERS, TEMPLATE_IMAGES, at, count
+from controller.kinds.kind import Column, Kind
+
+
+class Row(NamedTuple):
+    """A kind without behaviour. ``sub`` holds its subresources, space separated; so does ``short``."""
+
+    kind: str
+    plural: str
+    short: str = ""
+    namespaced: bool = True
+    sub: str = ""
+    categories: str = ""
+    columns: tuple[Column, ...] = (AGE,)
+    generation: str = "spec"
+
+
+_WORKLOAD: Final = (TEMPLATE_CONTAINERS, TEMPLATE_IMAGES, SELECTOR)
+
+_TABLE: Final[dict[tuple[str, str, str], tuple[Row, ...]]] = {
+    ("", "v1", "io.k8s.api.core.v1"): (
+        Row("ComponentStatus", "componentstatuses", "cs", False),
+        Row("LimitRange", "limitranges", "limits", columns=(at("Created At", "metadata.creationTimestamp"),)),
+        Row(
+            "PersistentVolume",
+            "persistentvolumes",
+            "pv",
+            False,
+            "status",
+            columns=(
+                at("Capacity", "spec.capacity.storage"),
+                at("Reclaim Policy", "spec.persistentVolumeReclaimPolicy"),
+                at("Status", "status.phase"),
+                at("StorageClass", "spec.storageClassName"),
+                AGE,
+            ),
+        ),
+        Row(
+            "PersistentVolumeClaim",
+            "persistentvolumeclaims",
+            "pvc",
+            True,
+            "status",
+            columns=(
+                at("Status", "status.phase"),
+                at("Volume", "spec.volumeName"),
+                at("Capacity", "status.capacity.storage"),
+                at("StorageClass", "spec.storageClassName"),
+                AGE,
+            ),
+        ),
+        Row("PodTemplate", "podtemplates", generation="template"),
+        Row(
+            "ReplicationController",
+            "replicationcontrollers",
+            "rc",
+            True,
+            "status scale",
+            "all",
+            (
+                at("Desired", "spec.replicas", "integer", empty=0),
+                at("Current", "status.replicas", "integer", empty=0),
+                at("Ready", "status.readyReplicas", "integer", empty=0),
+                AGE,
+            ),
+        ),
+        Row("ResourceQuota", "resourcequotas", "quota", True, "status"),
+    ),
+    ("apps", "v1", "io.k8s.api.apps.v1"): (
+        Row("ControllerRevision", "controllerrevisions", columns=(at("Revision", "revision", "integer"), AGE)),
+        Row(
+            "DaemonSet",
+            "daemonsets",
+            "ds",
+            True,
+            "status",
+            "all",
+            (
+                at("Desired", "status.desiredNumberScheduled", "integer", empty=0),
+                at("Current", "status.currentNumberScheduled", "integer", empty=0),
+                at("Ready", "status.numberReady", "integer", empty=0),
+                at("Up-to-date", "status.updatedNumberScheduled", "integer", empty=0),
+                at("Available", "status.numberAvailable", "integer", empty=0),
+                AGE,
+                *_WORKLOAD,
+            ),
+        ),
+        Row(
+            "StatefulSet",
+            "statefulsets",
+            "sts",
+            True,
+            "status scale",
+            "all",
+            (
+                at("Desired", "spec.replicas", "integer", empty=0),
+                at("Current", "status.readyReplicas", "integer", empty=0),
+                AGE,
+                TEMPLATE_CONTAINERS,
+                TEMPLATE_IMAGES,
+            ),
+        ),
+    ),
+    ("batch", "v1", "io.k8s.api.batch.v1"): (
+        Row(
+            "CronJob",
+            "cronjobs",
+            "cj",
+            True,
+            "status",
+            "all",
+            (
+                at("Schedule", "spec.schedule"),
+                at("Suspend", "spec.suspend", empty=False),
+                count("Active", "status.active"),
+                AGE,
+            ),
+        ),
+        Row("Job", "jobs", "", True, "status", "all", (at("Completions", "spec.completions"), AGE, *_WORKLOAD)),
+    ),
+    ("autoscaling", "v2", "io.k8s.api.autoscaling.v2"): (
+        Row(
+            "HorizontalPodAutoscaler",
+            "horizontalpodautoscalers",
+            "hpa",
+            True,
+            "status",
+            "all",
+            (
+                at("Reference", "spec.scaleTargetRef.name"),
+                at("MinPods", "spec.minReplicas"),
+                at("MaxPods", "spec.maxReplicas"),
+                at("Replicas", "status.currentReplicas", empty=0),
+                AGE,
+            ),
+        ),
+    ),
+    ("policy", "v1", "io.k8s.api.policy.v1"): (
+        Row(
+            "PodDisruptionBudget",
+            "poddisruptionbudgets",
+            "pdb",
+            True,
+            "status",
+            columns=(
+                at("Min Available", "spec.minAvailable", empty="N/A"),
+                at("Max Unavailable", "spec.maxUnavailable", empty="N/A"),
+                at("Allowed Disruptions", "status.disruptionsAllowed", "integer", empty=0),
+                AGE,
+            ),
+        ),
+    ),
+    ("networking.k8s.io", "v1", "io.k8s.api.networking.v1"): (
+        Row("IPAddress", "ipaddresses", "ip", False, columns=(at("ParentRef", "spec.parentRef.name"), AGE)),
+        Row(
+            "Ingress",
+            "ingresses",
+            "ing",
+            True,
+            "status",
+            columns=(at("Class", "spec.ingressClassName", empty="<none>"), AGE),
+        ),
+        Row("IngressClass", "ingressclasses", "", False, columns=(at("Controller", "spec.controller"), AGE)),
+        Row("ServiceCIDR", "servicecidrs", "", False, "status"),
+    ),
+    ("storage.k8s.io", "v1", "io.k8s.api.storage.v1"): (
+        Row("CSIDriver", "csidrivers", "", False),
+        Row("CSINode", "csinodes", "", False),
+        Row("CSIStorageCapacity", "csistoragecapacities"),
+        Row(
+            "StorageClass",
+            "storageclasses",
+            "sc",
+            False,
+            columns=(at("Provisioner", "provisioner"), at("ReclaimPolicy", "reclaimPolicy"), AGE),
+            generation="",
+        ),
+        Row("VolumeAttachment", "volumeattachments", "", False, "status"),
+        Row("VolumeAttributesClass", "volumeattributesclasses", "vac", False, generation=""),
+    ),
+    ("scheduling.k8s.io", "v1", "io.k8s.api.scheduling.v1"): (
+        Row(
+            "PriorityClass",
+            "priorityclasses",
+            "pc",
+            False,
+            columns=(
+                at("Value", "value", "integer"),
+                at("Global-Default", "globalDefault", "boolean", empty=False),
+                AGE,
+            ),
+            generation="value",
+        ),
+    ),
+    ("node.k8s.io", "v1", "io.k8s.api.node.v1"): (
+        Row("RuntimeClass", "runtimeclasses", "", False, columns=(at("Handler", "handler"), AGE), generation=""),
+    ),
+    ("admissionregistration.k8s.io", "v1", "io.k8s.api.admissionregistration.v1"): (
+        Row("MutatingAdmissionPolicy", "mutatingadmissionpolicies", "", False),
+        Row("MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings", "", False),
+        Row(
+            "MutatingWebhookConfiguration",
+            "mutatingwebhookconfigurations",
+            "",
+            False,
+            columns=(count("Webhooks", "webhooks"), AGE),
+            generation="webhooks",
+        ),
+        Row("ValidatingAdmissionPolicy", "validatingadmissionpolicies", "", False, "status"),
+        Row("ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", "", False),
+        Row(
+            "ValidatingWebhookConfiguration",
+            "validatingwebhookconfigurations",
+            "",
+            False,
+            columns=(count("Webhooks", "webhooks"), AGE),
+            generation="webhooks",
+        ),
+    ),
+    ("apiextensions.k8s.io", "v1", "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1"): (
+        Row(
+            "CustomResourceDefinition",
+            "customresourcedefinitions",
+            "crd crds",
+            False,
+            "status",
+            "api-extensions",
+            (at("Created At", "metadata.creationTimestamp"),),
+        ),
+    ),
+    ("apiregistration.k8s.io", "v1", "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1"): (
+        Row("APIService", "apiservices", "", False, "status", "api-extensions"),
+    ),
+    ("certificates.k8s.io", "v1", "io.k8s.api.certificates.v1"): (
+        Row(
+            "CertificateSigningRequest",
+            "certificatesigningrequests",
+            "csr",
+            False,
+            "status approval",
+            columns=(AGE, at("SignerName", "spec.signerName"), at("Requestor", "spec.username")),
+        ),
+    ),
+    ("flowcontrol.apiserver.k8s.io", "v1", "io.k8s.api.flowcontrol.v1"): (
+        Row(
+            "FlowSchema",
+            "flowschemas",
+            "",
+            False,
+            "status",
+            columns=(
+                at("PriorityLevel", "spec.priorityLevelConfiguration.name"),
+                at("MatchingPrecedence", "spec.matchingPrecedence"),
+                AGE,
+            ),
+        ),
+        Row(
+            "PriorityLevelConfiguration",
+            "prioritylevelconfigurations",
+            "",
+            False,
+            "status",
+            columns=(at("Type", "spec.type"), AGE),
+        ),
+    ),
+    ("resource.k8s.io", "v1", "io.k8s.api.resource.v1"): (
+        Row("DeviceClass", "deviceclasses", "", False),
+        Row("ResourceClaim", "resourceclaims", "", True, "status"),
+        Row("ResourceClaimTemplate", "resourceclaimtemplates"),
+        Row("ResourceSlice", "resourceslices", "", False),
+    ),
+}
+
+
+def _build(group: str, version: str, prefix: str, row: Row) -> Kind:
+    return Kind(
+        group=group,
+        version=version,
+        kind=row.kind,
+        plural=row.plural,
+        schema=f"{prefix}.{row.kind}",
+        namespaced=row.namespaced,
+        singular=row.kind.lower(),
+        short_names=tuple(row.short.split()),
+        categories=tuple(row.categories.split()),
+        subresources=tuple(row.sub.split()),
+        columns=row.columns,
+        generation_fields=(row.generation,) if row.generation else (),
+    )
+
+
+KINDS: Final = tuple(
+    _build(group, version, prefix, row) for (group, version, prefix), rows in _TABLE.items() for row in rows
+)

@@ -1,0 +1,73 @@
+"""Every served kind. Adding a kind is adding its file and one line here."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from controller.kinds import (
+    breadth,
+    config,
+    coordination,
+    core,
+    discovery,
+    events,
+    network,
+    network_policy,
+    node,
+    pod,
+    rbac,
+    service,
+    workloads,
+)
+from controller.kinds.kind import Kind, ResourceKey
+
+
+class Registry:
+    """Look-ups over kinds. Immutable once built, but for kinds added at run time with ``add``."""
+
+    def __init__(self, kinds: Iterable[Kind]) -> None:
+        self._by_key: dict[ResourceKey, Kind] = {}
+        self._by_path: dict[tuple[str, str, str], Kind] = {}
+        self._by_kind: dict[tuple[str, str, str], Kind] = {}
+        for kind in kinds:
+            self.add(kind)
+
+    def add(self, kind: Kind) -> None:
+        """Serve ``kind`` from now on. The first version of a resource is its storage version."""
+        self._by_key.setdefault(kind.key, kind)
+        self._by_path[kind.group, kind.version, kind.plural] = kind
+        self._by_kind[kind.group, kind.version, kind.kind] = kind
+
+    def by_key(self, key: ResourceKey) -> Kind:
+        """The kind stored under ``key``. Raises ``KeyError``."""
+        return self._by_key[key]
+
+    def all(self) -> Sequence[Kind]:
+        """Every kind, in the order of registration (also that of discovery)."""
+        return list(self._by_path.values())
+
+    def lookup(self, group: str, version: str, plural: str) -> Kind | None:
+        """By request path."""
+        return self._by_path.get((group, version, plural))
+
+    def lookup_kind(self, group: str, version: str, kind: str) -> Kind | None:
+        """By an object's apiVersion and kind."""
+        return self._by_kind.get((group, version, kind))
+
+
+REGISTRY: Final = Registry(
+    [
+        *core.KINDS,
+        *config.KINDS,
+        *events.CORE_KINDS,
+        *node.KINDS,
+        *pod.KINDS,
+        *service.KINDS,
+        *workloads.KINDS,
+        *rbac.KINDS,
+        *network_policy.KINDS,
+        *discovery.KINDS,
+        *coordination.KINDS,
+        *network.KINDS,
+        *breadth.KINDS,
+    ]
+)
