@@ -1,0 +1,151 @@
+"""`sphere host ...`."""
+
+import os
+
+import click
+from click.shell_completion import CompletionItem
+
+from common.errors import Terminal
+from sphere import cluster, machines, preflight, topology
+from sphere import status as inquiry
+from sphere.cli.output import output_option, show
+from sphere.layout import Layout
+from sphere.topology import Machine
+
+component_option = click.option(
+    "--component", metavar="NAME", help="Only this component: spherelet, nsx-agent, containerd or unbound."
+)
+
+
+class HostName(click.ParamType[str]):
+    """Name of a machine of the cluster."""
+
+    name = "host"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        names = [machine.name for machine in _machines(Layout.default())]
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def _machines(layout: Layout) -> tuple[Machine, ...]:
+    wanted = cluster.read_wanted(layout)
+    return () if wanted is None else topology.machines(wanted.hosts)
+
+
+def _find(layout: Layout, name: str) -> Machine:
+    known = _machines(layout)
+    if not known:
+        raise Terminal("no cluster is up; start one with `sphere up`")
+    for machine in known:
+        if machine.name == name:
+            return machine
+    raise Terminal(f"no machine {name!r}; there are: {', '.join(one.name for one in known)}")
+
+
+@click.group()
+def host() -> None:
+    """List, enter, stop, start and kill hosts. The machines `control` and `outside` are taken as well."""
+
+
+@host.command("list")
+@output_option
+def list_(output: str) -> None:
+    """List hosts with their power and the readiness of their nodes.
+
+    \b
+    Examples:
+      sphere host list
+      sphere host list -o json
+    """
+    show(inquiry.host_rows(Layout.default()), output)
+
+
+@host.command("exec", context_settings={"ignore_unknown_options": True})
+@click.argument("host", type=HostName())
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_(host: str, command: tuple[str, ...]) -> None:
+    """Run COMMAND inside the namespaces of HOST; its exit status is handed on.
+
+    \b
+    Examples:
+      sphere host exec host-1 -- nft list ruleset
+      sphere host exec outside -- ping -c 1 172.30.0.11
+      sphere host exec host-2 -- bash
+    """
+    preflight.require_root()
+    layout = Layout.default()
+    _find(layout, host)
+    argv = machines.enter_argv(layout, host, command)
+    os.execvp(argv[0], argv)
+
+
+@host.command("stop")
+@click.argument("host", type=HostName())
+@component_option
+def stop(host: str, component: str | None) -> None:
+    """Shut HOST down in order, or stop one of its components. `start` brings it back; nothing else does.
+
+    \b
+    Examples:
+      sphere host stop host-2
+      sphere host stop host-2 --component nsx-agent
+    """
+    preflight.require_root()
+    layout = Layout.default()
+    machine = _find(layout, host)
+    if component:
+        machines.ask(layout, host, "stop", component)
+    else:
+        machines.stop(layout, _with_power(machine))
+    click.echo(f"{host}{'/' + component if component else ''}: stopped")
+
+
+@host.command("start")
+@click.argument("host", type=HostName())
+@component_option
+def start(host: str, component: str | None) -> None:
+    """Start HOST, or a component of it that was stopped.
+
+    \b
+    Examples:
+      sphere host start host-2
+      sphere host start host-2 --component nsx-agent
+    """
+    preflight.require_root()
+    layout = Layout.default()
+    machine = _with_power(_find(layout, host))
+    wanted = cluster.read_wanted(layout) or cluster.Wanted()
+    if component:
+        machines.ask(layout, host, "start", component)
+    elif machines.pid_of(layout, host) is None:
+        cluster.start_machine(layout, machine, wanted)
+    else:
+        cluster.start_stopped_components(layout, host)
+    click.echo(f"{host}{'/' + component if component else ''}: started")
+
+
+@host.command("kill")
+@click.argument("host", type=HostName())
+@component_option
+def kill(host: str, component: str | None) -> None:
+    """Cut the power of HOST, or kill a component of it (its supervisor restarts it at once).
+
+    \b
+    Examples:
+      sphere host kill host-3
+      sphere host kill host-1 --component spherelet
+    """
+    preflight.require_root()
+    layout = Layout.default()
+    machine = _find(layout, host)
+    if component:
+        machines.ask(layout, host, "kill", component)
+    else:
+        machines.kill(layout, _with_power(machine))
+    click.echo(f"{host}{'/' + component if component else ''}: killed")
+
+
+def _with_power(machine: Machine) -> Machine:
+    if machine.name == topology.OUTSIDE:
+        raise Terminal("`outside` is only a network; it has nothing to stop or start")
+    return machine

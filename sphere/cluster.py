@@ -1,0 +1,201 @@
+"""Bring the one-machine cluster up and down. Both converge, from a whole, half-made, crashed or absent cluster."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from common.errors import Retryable, Terminal
+from sphere import api, census, cgroups, components, lock, machines, pki, preflight, topology, underlay
+from sphere.layout import Layout
+from sphere.topology import Machine
+
+READY_DEADLINE_S = 5.0
+CRASHES_MAX = 4
+"""A component that ended this often while the cluster was coming up does not work."""
+LOG_LINES = 12
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `up` was asked for."""
+
+    hosts: int = 3
+    monitoring: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.hosts <= topology.HOSTS_MAX:
+            raise Terminal(f"--hosts {self.hosts}: a cluster has 1 to {topology.HOSTS_MAX} hosts")
+
+
+def read_wanted(layout: Layout) -> Wanted | None:
+    """What the present cluster was asked to be; None when there is none."""
+    try:
+        return Wanted(**json.loads(layout.cluster.read_text()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as err:
+        raise Terminal(f"{layout.cluster} is damaged ({err}); `sphere down` clears it away") from err
+
+
+def up(layout: Layout, wanted: Wanted, report: Report) -> None:
+    """Return when the API is ready and every node is Ready. Raises ``Terminal`` with cause and cure."""
+    preflight.check(monitoring=wanted.monitoring)
+    with lock.held("up"):
+        lock.claim(layout)
+        before = read_wanted(layout)
+        layout.run.mkdir(parents=True, exist_ok=True)
+        layout.cluster.write_text(json.dumps(asdict(wanted)))
+        made = pki.ensure(layout.pki, pki.identities(wanted.hosts))
+        report(f"certificates: {len(made)} made" if made else "certificates: kept")
+        if "ca" in made and before is not None:
+            raise Terminal("the certificate authority was lost or ran out under a running cluster; `sphere down` first")
+        _remove_surplus(layout, wanted, before)
+        underlay.create_bridge()
+        underlay.add_blackholes()
+        _start_missing(layout, wanted, report)
+        api.write_kubeconfig(layout)
+        _wait_ready(layout, wanted, report)
+
+
+def _remove_surplus(layout: Layout, wanted: Wanted, before: Wanted | None) -> None:
+    """Fewer hosts than before: the others lose their power and their state."""
+    if before is None:
+        return
+    for host in topology.hosts(before.hosts)[wanted.hosts :]:
+        machines.stop(layout, host)
+        shutil.rmtree(layout.state(host.name), ignore_errors=True)
+    if before.monitoring != wanted.monitoring:
+        machines.stop(layout, topology.control())
+
+
+def _start_missing(layout: Layout, wanted: Wanted, report: Report) -> None:
+    if not underlay.is_connected(topology.outside()):
+        underlay.connect(topology.outside())
+
+    def start(machine: Machine) -> None:
+        if machines.pid_of(layout, machine.name) is not None and underlay.is_connected(machine):
+            start_stopped_components(layout, machine.name)
+            return
+        start_machine(layout, machine, wanted)
+        report(f"{machine.name}: started")
+
+    each([topology.control(), *topology.hosts(wanted.hosts)], start)
+
+
+def start_machine(layout: Layout, machine: Machine, wanted: Wanted) -> None:
+    """Power ``machine`` on."""
+    what = components.of(machine, layout, monitoring=wanted.monitoring, host_count=wanted.hosts)
+    machines.start(layout, machine, what)
+
+
+def start_stopped_components(layout: Layout, name: str) -> None:
+    """Undo `host stop --component`."""
+    for component in machines.ask(layout, name, "status")["components"]:
+        if not component["wanted"]:
+            machines.ask(layout, name, "start", component["name"])
+
+
+def each(targets: list[Machine], action: Callable[[Machine], None]) -> None:
+    """Run ``action`` on all machines at the same time; the first failure is raised after all have ended."""
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        futures = [pool.submit(action, machine) for machine in targets]
+    for future in futures:
+        future.result()
+
+
+def _wait_ready(layout: Layout, wanted: Wanted, report: Report) -> None:
+    names = [host.name for host in topology.hosts(wanted.hosts)]
+    deadline = time.monotonic() + READY_DEADLINE_S
+    reported: set[str] = set()
+    problem = "nothing answered yet"
+    while time.monotonic() < deadline:
+        _raise_crash_loop(layout, [topology.CONTROL, *names])
+        try:
+            ready = {name for name, is_ready in api.node_readiness(layout).items() if is_ready}
+        except Retryable as err:
+            problem = str(err)
+        else:
+            if "api" not in reported:
+                reported.add("api")
+                report(f"API: ready at https://127.0.0.1:{topology.API_PORT}")
+            for name in sorted(ready - reported):
+                reported.add(name)
+                report(f"{name}: Ready")
+            missing = [name for name in names if name not in ready]
+            if not missing:
+                return
+            problem = f"not Ready: {', '.join(missing)}"
+        time.sleep(0.1)
+    raise Terminal(
+        f"the cluster did not become ready within {READY_DEADLINE_S:.0f} s ({problem}); "
+        f"logs are in {layout.run / 'logs'}, `sphere status` shows each component, `sphere down` clears up"
+    )
+
+
+def _raise_crash_loop(layout: Layout, names: list[str]) -> None:
+    for name in names:
+        for component in machines.ask(layout, name, "status")["components"]:
+            if component["restarts"] >= CRASHES_MAX and component["uptime_s"] < READY_DEADLINE_S:
+                log = layout.logs(name) / f"{component['name']}.log"
+                raise Terminal(
+                    f"{component['name']} on {name} keeps ending (status {component['exit_status']}); "
+                    f"the end of {log}:\n{tail(log)}\n"
+                    "correct what it complains about and run `sphere up` again, or clear up with `sphere down`"
+                )
+
+
+def tail(log: Path, lines: int = LOG_LINES) -> str:
+    """The last ``lines`` of ``log``, indented."""
+    try:
+        text = log.read_text(errors="replace")[-8192:]
+    except OSError:
+        return "    (no log)"
+    return "\n".join(f"    {line[:500]}" for line in text.splitlines()[-lines:])
+
+
+def down(layout: Layout, report: Report, *, keep_state: bool = False) -> None:
+    """Remove everything of the cluster from the box, even half-made. Raises ``Terminal`` naming what could not be."""
+    preflight.require_root()
+    with lock.held("down"):
+        lock.check_owner(layout)
+        everything = _known_machines(layout)
+        each([machine for machine in everything if machine.is_host], lambda machine: machines.stop(layout, machine))
+        each([machine for machine in everything if not machine.is_host], lambda machine: machines.stop(layout, machine))
+        underlay.remove_all(underlay.ours())
+        underlay.remove_blackholes()
+        cgroups.remove_all()
+        _remove_files(layout, keep_state=keep_state)
+        left = census.leftovers(layout)
+        if keep_state:
+            left = [line for line in left if not line.startswith("file ")]
+        if left:
+            raise Terminal(
+                "down could not remove:\n  - " + "\n  - ".join(left) + "\nremove these by hand, and run it again"
+            )
+        lock.release()
+    report("nothing is left but keys and logs in " + str(layout.run))
+
+
+def _known_machines(layout: Layout) -> list[Machine]:
+    """Machines that left any trace: a runtime directory or a network namespace."""
+    directory = layout.run / "machines"
+    names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
+    names |= {name.removeprefix("sphere-") for name in underlay.ours()}
+    return [machine for machine in topology.machines(topology.HOSTS_MAX) if machine.name in names]
+
+
+def _remove_files(layout: Layout, *, keep_state: bool) -> None:
+    state = {layout.run / "hosts", layout.state(topology.CONTROL)} if keep_state else set()
+    for path in census.runtime_files(layout):
+        if path in state:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

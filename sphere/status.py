@@ -1,0 +1,71 @@
+"""What runs, asked of supervisors and of the API."""
+
+from typing import Any
+
+from common.errors import Retryable, Terminal
+from sphere import api, machines, topology
+from sphere.cluster import read_wanted
+from sphere.layout import Layout
+
+
+def component_rows(layout: Layout) -> list[dict[str, Any]]:
+    """One row for each component of each machine."""
+    wanted = read_wanted(layout)
+    if wanted is None:
+        return []
+    rows: list[dict[str, Any]] = []
+    for machine in (topology.control(), *topology.hosts(wanted.hosts)):
+        try:
+            components = machines.ask(layout, machine.name, "status")["components"]
+        except Terminal:
+            rows.append(_row(machine.name, "", "off", 0, 0, 0.0))
+            continue
+        for one in components:
+            state = "running" if one["pid"] else "restarting" if one["wanted"] else "stopped"
+            rows.append(_row(machine.name, one["name"], state, one["pid"], one["restarts"], one["uptime_s"]))
+    return rows
+
+
+def _row(machine: str, component: str, state: str, pid: int, restarts: int, uptime_s: float) -> dict[str, Any]:
+    return {
+        "machine": machine,
+        "component": component,
+        "state": state,
+        "pid": pid or None,
+        "restarts": restarts,
+        "uptime_s": uptime_s,
+    }
+
+
+def host_rows(layout: Layout) -> list[dict[str, Any]]:
+    """One row for each host: power, address, readiness of its node."""
+    wanted = read_wanted(layout)
+    if wanted is None:
+        return []
+    ready = _readiness(layout)
+    return [
+        {
+            "host": host.name,
+            "address": str(host.address),
+            "power": "on" if machines.pid_of(layout, host.name) else "off",
+            "pid": machines.pid_of(layout, host.name),
+            "ready": {True: "True", False: "False", None: "Unknown"}[ready.get(host.name)],
+        }
+        for host in topology.hosts(wanted.hosts)
+    ]
+
+
+def is_healthy(layout: Layout, rows: list[dict[str, Any]]) -> bool:
+    """Everything runs, and every node is Ready."""
+    wanted = read_wanted(layout)
+    if wanted is None or any(row["state"] != "running" for row in rows):
+        return False
+    ready = _readiness(layout)
+    return all(ready.get(host.name) for host in topology.hosts(wanted.hosts))
+
+
+def _readiness(layout: Layout) -> dict[str, bool]:
+    try:
+        return api.node_readiness(layout)
+    except (Retryable, OSError):
+        return {}

@@ -1,0 +1,98 @@
+"""The wires between machines: a bridge in its own network namespace, a veth pair to each machine, blackhole routes.
+
+Every function converges: it may be called on a whole, half-made or absent underlay.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from common.errors import Terminal
+from sphere import topology
+from sphere.commands import run, succeeds
+from sphere.topology import Machine
+
+NETNS_DIR = Path("/run/netns")
+BLACKHOLE_METRIC = "4278198272"
+"""Worst metric: an administrator's own route for such a range keeps precedence, and ours is told apart by it."""
+
+
+def netns_path(name: str) -> Path:
+    return NETNS_DIR / name
+
+
+def ours() -> list[str]:
+    """Names of the network namespaces of a cluster on this box."""
+    if not NETNS_DIR.is_dir():
+        return []
+    return sorted(path.name for path in NETNS_DIR.iterdir() if path.name.startswith("sphere-"))
+
+
+def create_bridge() -> None:
+    """The switch that joins the machines, without an address of its own."""
+    if topology.UNDERLAY_NETNS not in ours():
+        run(["ip", "netns", "add", topology.UNDERLAY_NETNS])
+    inside = ["ip", "-n", topology.UNDERLAY_NETNS]
+    if not succeeds([*inside, "link", "show", topology.BRIDGE]):
+        run([*inside, "link", "add", topology.BRIDGE, "type", "bridge", "stp_state", "0", "forward_delay", "0"])
+    run([*inside, "link", "set", topology.BRIDGE, "up"])
+    run([*inside, "link", "set", "lo", "up"])
+
+
+def is_connected(machine: Machine) -> bool:
+    """Whether the machine's network namespace and wire exist."""
+    return machine.netns in ours() and succeeds(["ip", "-n", topology.UNDERLAY_NETNS, "link", "show", machine.name])
+
+
+def connect(machine: Machine) -> None:
+    """A fresh network namespace for ``machine``, wired to the bridge. What was there by that name is dropped."""
+    disconnect(machine.netns)
+    run(["ip", "netns", "add", machine.netns])
+    peer = ["peer", "name", machine.name, "netns", topology.UNDERLAY_NETNS]
+    device = topology.UNDERLAY_DEVICE
+    wire = ["link", "add", device, "address", machine.mac, "type", "veth", *peer]
+    run(["ip", "-n", machine.netns, *wire])
+    run(["ip", "-n", topology.UNDERLAY_NETNS, "link", "set", machine.name, "master", topology.BRIDGE, "up"])
+    steps = [
+        "link set lo up",
+        f"link set {device} up",
+        f"address add {machine.address}/{topology.UNDERLAY.prefixlen} dev {device}",
+    ]
+    if machine.name != topology.OUTSIDE:
+        # Like a rack's router. It leads nowhere, but without it a service address has no route to be translated on.
+        steps.append(f"route add default via {topology.outside().address}")
+    run(["ip", "-n", machine.netns, "-batch", "-"], stdin="\n".join(steps) + "\n")
+
+
+def disconnect(netns: str) -> None:
+    """Remove a network namespace; its end of the wire, and so the wire, goes with it."""
+    if netns in ours():
+        run(["ip", "netns", "delete", netns])
+
+
+def add_blackholes() -> None:
+    """Nothing addressed to a cluster's private ranges may leave the box through its own default route."""
+    for cidr in topology.PRIVATE_RANGES:
+        taken = run(["ip", "-4", "route", "show", "exact", str(cidr)]).strip()
+        if taken and not taken.startswith("blackhole"):
+            raise Terminal(
+                f"this machine already routes {cidr} ({taken.splitlines()[0]}), a range of the cluster; "
+                "remove that route, or run sphere on another machine"
+            )
+        if not taken:
+            run(["ip", "route", "add", "blackhole", str(cidr), "metric", BLACKHOLE_METRIC])
+
+
+def remove_blackholes() -> None:
+    for line in blackholes():
+        run(["ip", "route", "delete", *line.split()])
+
+
+def blackholes() -> list[str]:
+    """Our blackhole routes, as `ip route` prints them."""
+    lines = run(["ip", "-4", "route", "show", "type", "blackhole"]).splitlines()
+    return [line.strip() for line in lines if f"metric {BLACKHOLE_METRIC}" in line]
+
+
+def remove_all(names: Iterable[str]) -> None:
+    for name in names:
+        disconnect(name)
