@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,7 +25,7 @@ class LogRequest:
     limit_bytes: int | None = None
 
 
-async def read(path: Path, request: LogRequest, *, ended: bool) -> AsyncIterator[bytes]:
+async def read(path: Path, request: LogRequest, *, ended: bool) -> AsyncGenerator[bytes, None]:
     """What the client gets, in pieces. With ``follow``, ends when the writer closes the file (``ended``: it has).
 
     Raises ``FileNotFoundError`` before the first piece when there is no log.
@@ -41,7 +41,7 @@ async def read(path: Path, request: LogRequest, *, ended: bool) -> AsyncIterator
             return
 
 
-async def _rendered(path: Path, request: LogRequest, *, ended: bool) -> AsyncIterator[bytes]:
+async def _rendered(path: Path, request: LogRequest, *, ended: bool) -> AsyncGenerator[bytes, None]:
     tail = request.tail_lines if not request.selection.stream else None
     if request.tail_lines is not None and tail is None:
         async for piece in _tail_of_stream(path, request):
@@ -98,7 +98,7 @@ async def _rotated(path: Path, file: int) -> tuple[int, inotify.Watch] | None:
         return None
 
 
-async def _tail_of_stream(path: Path, request: LogRequest) -> AsyncIterator[bytes]:
+async def _tail_of_stream(path: Path, request: LogRequest) -> AsyncGenerator[bytes, None]:
     """The last lines of one stream: records of the other do not count, so the whole file is filtered."""
 
     def collect() -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ async def handle(request: web.Request, pod: str, netns: Path | None) -> web.Stre
 
 def failure(pod: str, port: int, err: BaseException) -> str:
     """What the user reads when a connection cannot be made."""
-    cause = str(err) or type(err).__name__
+    cause = os.strerror(err.errno) if isinstance(err, OSError) and err.errno else str(err) or type(err).__name__
     return f"error forwarding port {port} to pod {pod}: failed to connect to localhost:{port} inside the pod: {cause}"
 
 
