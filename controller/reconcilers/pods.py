@@ -1,0 +1,51 @@
+"""What controllers ask about a pod. Pure."""
+
+from common.clock import parse_rfc3339
+from controller.kinds.kind import Object
+from controller.reconcilers import conditions
+
+
+def is_terminal(pod: Object) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+def is_deleting(obj: Object) -> bool:
+    return "deletionTimestamp" in obj["metadata"]
+
+
+def is_active(pod: Object) -> bool:
+    """Counts as a replica: neither finished nor on its way out."""
+    return not is_terminal(pod) and not is_deleting(pod)
+
+
+def is_ready(pod: Object) -> bool:
+    return conditions.is_true((pod.get("status") or {}).get("conditions"), "Ready")
+
+
+def node_of(pod: Object) -> str:
+    return str((pod.get("spec") or {}).get("nodeName") or "")
+
+
+def created_at(obj: Object) -> float:
+    """Seconds since the epoch."""
+    return _time(obj["metadata"].get("creationTimestamp"))
+
+
+def ready_since(pod: Object) -> float:
+    found = conditions.find((pod.get("status") or {}).get("conditions"), "Ready")
+    return _time(found.get("lastTransitionTime")) if found is not None else 0.0
+
+
+def available_in_s(pod: Object, min_ready_s: int, now: float) -> float | None:
+    """0 when the pod is available, else the seconds until it may be; None while it is not ready."""
+    if not is_ready(pod):
+        return None
+    return max(0.0, ready_since(pod) + min_ready_s - now) if min_ready_s else 0.0
+
+
+def restarts(pod: Object) -> int:
+    return max((c.get("restartCount", 0) for c in (pod.get("status") or {}).get("containerStatuses") or ()), default=0)
+
+
+def _time(text: object) -> float:
+    return parse_rfc3339(text) if isinstance(text, str) else 0.0

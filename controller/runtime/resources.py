@@ -1,0 +1,35 @@
+"""Names of the resources that controllers work with, in one place. Pure."""
+
+from typing import Final
+
+from controller.kinds.kind import Object, ResourceKey
+
+CONFIG_MAPS: Final = ResourceKey("", "configmaps")
+ENDPOINTS: Final = ResourceKey("", "endpoints")
+EVENTS: Final = ResourceKey("", "events")
+NAMESPACES: Final = ResourceKey("", "namespaces")
+NODES: Final = ResourceKey("", "nodes")
+PODS: Final = ResourceKey("", "pods")
+SERVICES: Final = ResourceKey("", "services")
+SERVICE_ACCOUNTS: Final = ResourceKey("", "serviceaccounts")
+DEPLOYMENTS: Final = ResourceKey("apps", "deployments")
+REPLICA_SETS: Final = ResourceKey("apps", "replicasets")
+LEASES: Final = ResourceKey("coordination.k8s.io", "leases")
+ENDPOINT_SLICES: Final = ResourceKey("discovery.k8s.io", "endpointslices")
+SEGMENTS: Final = ResourceKey("network.sphere.io", "segments")
+ADDRESS_BLOCKS: Final = ResourceKey("network.sphere.io", "addressblocks")
+PORTS: Final = ResourceKey("network.sphere.io", "ports")
+
+NETWORK_API: Final = "network.sphere.io/v1"
+
+
+def key_of(obj: Object) -> str:
+    """``namespace/name`` of an object, the key that reconcilers work by. Cluster-scoped: ``/name``."""
+    meta = obj["metadata"]
+    return f"{meta.get('namespace', '')}/{meta['name']}"
+
+
+def split(key: str) -> tuple[str, str]:
+    """Inverse of ``key_of``."""
+    namespace, _, name = key.partition("/")
+    return namespace, name
