@@ -93,11 +93,13 @@ async def test_a_call_under_way_ends_with_its_connection(mosquitto: Mosquitto) -
             await asyncio.sleep(0.05)
             mosquitto.kill()
 
+        async def flood() -> None:
+            while True:
+                await peer.session.publish(Outgoing(f"sphere/v1/cluster/item/x/{n}", b"x") for n in range(500))
+
         group.create_task(kill_soon())
         with pytest.raises(Retryable):
-            async with asyncio.timeout(5):
-                while True:
-                    await peer.session.publish(Outgoing(f"sphere/v1/cluster/item/x/{n}", b"x") for n in range(500))
+            await asyncio.wait_for(flood(), 5)
         task.cancel()
 
 

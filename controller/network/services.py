@@ -1,0 +1,89 @@
+"""Service and its EndpointSlices to the wire item that load balancers and DNS of all hosts hold. Pure.
+
+Who gets new connections (KEP-1669): endpoints that are ready; if there is none, those that are still serving while
+they terminate; with ``publishNotReadyAddresses`` all of them. Endpoints on a host that is not alive are no choice.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from common.messages import Backend, DnsName, ServiceItem, ServicePort
+from controller.network.views import Endpoint, ServicePortView, ServiceView, SliceView
+
+HEADLESS = "None"
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledService:
+    """``ready`` are the addresses that get connections because they are wanted, not for lack of better ones."""
+
+    item: ServiceItem
+    ready: frozenset[str]
+
+
+def compile_service(view: ServiceView, slices: Sequence[SliceView], alive: Callable[[str], bool]) -> CompiledService:
+    """``alive`` answers for a host name; endpoints without a host are outside the cluster and always alive."""
+    usable = [
+        SliceView(each.namespace, each.name, each.service, each.ports, _on_live_hosts(each.endpoints, alive))
+        for each in slices
+    ]
+    everyone = [endpoint for each in usable for endpoint in each.endpoints]
+    wanted = [endpoint for endpoint in everyone if endpoint.ready or view.publish_not_ready]
+    ready = frozenset(address for endpoint in wanted for address in endpoint.addresses)
+    headless = view.cluster_ip == HEADLESS
+    ports = () if headless or view.external_name else tuple(_service_port(view, port, usable) for port in view.ports)
+    item = ServiceItem(
+        namespace=view.namespace,
+        name=view.name,
+        cluster_ip="" if headless else view.cluster_ip,
+        external_name=view.external_name,
+        ports=ports,
+        names=_names(view, wanted),
+        affinity_s=view.affinity_s,
+        internal_local=view.internal_local,
+        external_local=view.external_local,
+    )
+    return CompiledService(item, ready)
+
+
+def _on_live_hosts(endpoints: Iterable[Endpoint], alive: Callable[[str], bool]) -> tuple[Endpoint, ...]:
+    return tuple(each for each in endpoints if not each.host or alive(each.host))
+
+
+def _service_port(view: ServiceView, port: ServicePortView, slices: Iterable[SliceView]) -> ServicePort:
+    found: list[tuple[Endpoint, int]] = []
+    for each in slices:
+        for target in each.ports:
+            if target.name == port.name and target.protocol == port.protocol and target.port:
+                found += [(endpoint, target.port) for endpoint in each.endpoints]
+    chosen = [pair for pair in found if pair[0].ready or view.publish_not_ready]
+    if not chosen:
+        chosen = [pair for pair in found if pair[0].serving and pair[0].terminating]
+    backends = {
+        (address, number): Backend(address=address, port=number, host=endpoint.host)
+        for endpoint, number in chosen
+        for address in endpoint.addresses
+    }
+    return ServicePort(
+        name=port.name,
+        protocol=port.protocol,
+        port=port.port,
+        node_port=port.node_port,
+        backends=tuple(backends[key] for key in sorted(backends)),
+    )
+
+
+def _names(view: ServiceView, wanted: Iterable[Endpoint]) -> tuple[DnsName, ...]:
+    """The service's own addresses first (label ``""``), then one name per endpoint that has a host name."""
+    if view.external_name:
+        return ()
+    if view.cluster_ip != HEADLESS:
+        return (DnsName(addresses=(view.cluster_ip,)),) if view.cluster_ip else ()
+    own: set[str] = set()
+    by_label: dict[str, set[str]] = {}
+    for endpoint in wanted:
+        own.update(endpoint.addresses)
+        if endpoint.hostname:
+            by_label.setdefault(endpoint.hostname, set()).update(endpoint.addresses)
+    named = tuple(DnsName(label=label, addresses=tuple(sorted(by_label[label]))) for label in sorted(by_label))
+    return (DnsName(addresses=tuple(sorted(own))), *named) if own else ()
