@@ -4,19 +4,17 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from common.errors import Retryable, Terminal
 from sphere import api, census, cgroups, components, lock, machines, pki, preflight, topology, underlay
+from sphere.images import build, load, recipes
 from sphere.layout import Layout
 from sphere.topology import Machine
 
-READY_DEADLINE_S = 5.0
+READY_DEADLINE_S = 60.0
 CRASHES_MAX = 4
 """A component that ended this often while the cluster was coming up does not work."""
-LOG_LINES = 12
 
 Report = Callable[[str], None]
 
@@ -43,6 +41,14 @@ def read_wanted(layout: Layout) -> Wanted | None:
         raise Terminal(f"{layout.cluster} is damaged ({err}); `sphere down` clears it away") from err
 
 
+def present_hosts(layout: Layout) -> tuple[Machine, ...]:
+    """Hosts of the present cluster. Raises ``Terminal`` when there is none."""
+    wanted = read_wanted(layout)
+    if wanted is None:
+        raise Terminal("no cluster is up; start one with `sphere up`")
+    return topology.hosts(wanted.hosts)
+
+
 def up(layout: Layout, wanted: Wanted, report: Report) -> None:
     """Return when the API is ready and every node is Ready. Raises ``Terminal`` with cause and cure."""
     preflight.check(monitoring=wanted.monitoring)
@@ -60,6 +66,7 @@ def up(layout: Layout, wanted: Wanted, report: Report) -> None:
         underlay.add_blackholes()
         _start_missing(layout, wanted, report)
         api.write_kubeconfig(layout)
+        _load_images(layout, wanted, report)
         _wait_ready(layout, wanted, report)
 
 
@@ -85,7 +92,7 @@ def _start_missing(layout: Layout, wanted: Wanted, report: Report) -> None:
         start_machine(layout, machine, wanted)
         report(f"{machine.name}: started")
 
-    each([topology.control(), *topology.hosts(wanted.hosts)], start)
+    machines.each([topology.control(), *topology.hosts(wanted.hosts)], start)
 
 
 def start_machine(layout: Layout, machine: Machine, wanted: Wanted) -> None:
@@ -101,12 +108,14 @@ def start_stopped_components(layout: Layout, name: str) -> None:
             machines.ask(layout, name, "start", component["name"])
 
 
-def each(targets: list[Machine], action: Callable[[Machine], None]) -> None:
-    """Run ``action`` on all machines at the same time; the first failure is raised after all have ended."""
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        futures = [pool.submit(action, machine) for machine in targets]
-    for future in futures:
-        future.result()
+def _load_images(layout: Layout, wanted: Wanted, report: Report) -> None:
+    """Images that every host is promised to have."""
+    for recipe in recipes.EVERYWHERE:
+        path = build.ensure(recipe)
+        lacking = load.lacking(layout, topology.hosts(wanted.hosts), recipe.name)
+        if lacking:
+            load.load(layout, path, lacking)
+            report(f"image {recipe.name}: on {', '.join(host.name for host in lacking)}")
 
 
 def _wait_ready(layout: Layout, wanted: Wanted, report: Report) -> None:
@@ -145,18 +154,9 @@ def _raise_crash_loop(layout: Layout, names: list[str]) -> None:
                 log = layout.logs(name) / f"{component['name']}.log"
                 raise Terminal(
                     f"{component['name']} on {name} keeps ending (status {component['exit_status']}); "
-                    f"the end of {log}:\n{tail(log)}\n"
+                    f"the end of {log}:\n{machines.tail(log)}\n"
                     "correct what it complains about and run `sphere up` again, or clear up with `sphere down`"
                 )
-
-
-def tail(log: Path, lines: int = LOG_LINES) -> str:
-    """The last ``lines`` of ``log``, indented."""
-    try:
-        text = log.read_text(errors="replace")[-8192:]
-    except OSError:
-        return "    (no log)"
-    return "\n".join(f"    {line[:500]}" for line in text.splitlines()[-lines:])
 
 
 def down(layout: Layout, report: Report, *, keep_state: bool = False) -> None:
@@ -164,9 +164,10 @@ def down(layout: Layout, report: Report, *, keep_state: bool = False) -> None:
     preflight.require_root()
     with lock.held("down"):
         lock.check_owner(layout)
-        everything = _known_machines(layout)
-        each([machine for machine in everything if machine.is_host], lambda machine: machines.stop(layout, machine))
-        each([machine for machine in everything if not machine.is_host], lambda machine: machines.stop(layout, machine))
+        known = _known_machines(layout)
+        # The control machine last: hosts may still have something to say while they stop.
+        for group in ([one for one in known if one.is_host], [one for one in known if not one.is_host]):
+            machines.each(group, lambda machine: machines.stop(layout, machine))
         underlay.remove_all(underlay.ours())
         underlay.remove_blackholes()
         cgroups.remove_all()

@@ -6,7 +6,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sphere.topology import Machine
 STOP_DEADLINE_S = 10.0
 KILL_DEADLINE_S = 10.0
 CONTROL_TIMEOUT_S = 3.0
+LOG_LINES = 12
 
 
 def pid_of(layout: Layout, name: str) -> int | None:
@@ -181,3 +183,20 @@ def enter_argv(layout: Layout, name: str, command: Sequence[str]) -> list[str]:
     if pid is None:
         raise Terminal(f"machine {name} does not run; start it with `sphere host start {name}` or `sphere up`")
     return ["nsenter", "--target", str(pid), "--mount", "--uts", "--net", "--pid", "--", "env", "-C", "/", *command]
+
+
+def each(targets: Sequence[Machine], action: Callable[[Machine], None]) -> None:
+    """Run ``action`` on all machines at the same time; the first failure is raised after all have ended."""
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        futures = [pool.submit(action, machine) for machine in targets]
+    for future in futures:
+        future.result()
+
+
+def tail(log: Path, lines: int = LOG_LINES) -> str:
+    """The last ``lines`` of ``log``, indented."""
+    try:
+        text = log.read_text(errors="replace")[-8192:]
+    except OSError:
+        return "    (no log)"
+    return "\n".join(f"    {line[:500]}" for line in text.splitlines()[-lines:])

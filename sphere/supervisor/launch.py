@@ -125,10 +125,20 @@ def _mount_cgroups(hugetlb_v1: bool) -> None:
     os.rmdir(staging)
 
 
+def _detach_below(directory: str) -> None:
+    """Give up our copies of the mounts there: a copy of ``/run/netns/NAME`` would keep that namespace alive."""
+    with open("/proc/self/mounts", encoding="utf-8") as mounts:
+        targets = [line.split()[1] for line in mounts]
+    for target in reversed(targets):
+        if target.startswith(directory + "/"):
+            _libc.umount2(target.encode(), MNT_DETACH)
+
+
 def _build(spec: dict) -> None:  # type: ignore[type-arg]
     """Inside the new namespaces, as PID 1: mounts, host name, cgroups."""
     _mount("none", "/", None, MS_REC | MS_PRIVATE)
     _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    _detach_below("/run")
     _mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
     os.mkdir("/run/lock")
     _mount_cgroups(spec["hugetlb_v1"])

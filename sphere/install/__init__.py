@@ -1,0 +1,1 @@
+"""Makes a machine able to run the project. Standard library only."""
