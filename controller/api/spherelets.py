@@ -1,0 +1,129 @@
+"""Connections to spherelets: where a node listens, and requests to it under the controller's identity."""
+
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+
+from controller.api.status import ApiError, not_found
+from controller.kinds.kind import Object, ResourceKey
+from controller.store.cache import Cache
+
+NODES: Final = ResourceKey("", "nodes")
+DEFAULT_PORT: Final = 10250
+CONNECT_TIMEOUT_S: Final = 5.0
+ERROR_BYTES_MAX: Final = 64 * 1024
+Query = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a node's spherelet listens."""
+
+    node: str
+    address: str
+    port: int
+
+    def url(self, path: str, *, scheme: str = "https") -> str:
+        return f"{scheme}://{self.address}:{self.port}{path}"
+
+
+def endpoint_of(node: Object) -> Endpoint:
+    """The endpoint that a node's status names. Raises ``ApiError`` 500 when it names none."""
+    name = node["metadata"]["name"]
+    status: dict[str, Any] = node.get("status") or {}
+    found = {each.get("type"): each.get("address") for each in status.get("addresses") or []}
+    address = found.get("InternalIP") or found.get("Hostname")
+    if not address:
+        raise ApiError(
+            500, "InternalError", f'no preferred addresses found for node "{name}"; is its spherelet running?'
+        )
+    port = ((status.get("daemonEndpoints") or {}).get("kubeletEndpoint") or {}).get("Port") or DEFAULT_PORT
+    return Endpoint(name, str(address), int(port))
+
+
+class Spherelets:
+    """Opens requests to nodes. One connection pool; ``close`` it at the end."""
+
+    def __init__(self, cache: Cache, context: ssl.SSLContext) -> None:
+        self._cache = cache
+        self._context = context
+        self._session: aiohttp.ClientSession | None = None
+
+    def endpoint(self, node: str) -> Endpoint:
+        """Raises ``ApiError`` 404 for an unknown node."""
+        entry = self._cache.get(NODES, "", node)
+        if entry is None:
+            raise not_found(NODES, node)
+        return endpoint_of(entry.decode())
+
+    def session(self) -> aiohttp.ClientSession:
+        """The shared session; made on first use, inside the running loop."""
+        if self._session is None or self._session.closed:
+            connector = aiohttp.TCPConnector(ssl=self._context, limit=0, limit_per_host=0)
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S)
+            self._session = aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
+        return self._session
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def open(
+        self, endpoint: Endpoint, method: str, path: str, query: Query = (), body: bytes | None = None
+    ) -> aiohttp.ClientResponse:
+        """Send a request; the caller reads and closes the response. Raises ``ApiError`` when the node is away."""
+        try:
+            return await self.session().request(
+                method, endpoint.url(path), params=list(query), data=body, allow_redirects=False
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError) as err:
+            raise unreachable(endpoint, err) from err
+
+    async def open_websocket(
+        self, endpoint: Endpoint, path: str, query: Query, protocols: Sequence[str]
+    ) -> aiohttp.ClientWebSocketResponse:
+        """Open a WebSocket. Raises ``ApiError``: the node's own answer when it refuses, 500 when it is away."""
+        url = endpoint.url(path)
+        try:
+            return await self.session().ws_connect(
+                url, params=list(query), protocols=tuple(protocols), max_msg_size=0, autoping=True, compress=0
+            )
+        except aiohttp.WSServerHandshakeError as err:
+            raise await self._refusal(endpoint, path, query, err) from err
+        except (aiohttp.ClientError, TimeoutError, OSError) as err:
+            raise unreachable(endpoint, err) from err
+
+    async def _refusal(
+        self, endpoint: Endpoint, path: str, query: Query, err: aiohttp.WSServerHandshakeError
+    ) -> ApiError:
+        """The handshake error has no body: ask again without upgrading, to learn why."""
+        response = await self.open(endpoint, "GET", path, query)
+        async with response:
+            if response.status < 400 or response.status == 426:
+                return ApiError(err.status or 500, "InternalError", f"error dialing backend: {err.message}")
+            return await error_of(response)
+
+
+def unreachable(endpoint: Endpoint, err: BaseException) -> ApiError:
+    """500 in upstream's words, with what to look at."""
+    where = f"{endpoint.address}:{endpoint.port}"
+    cause = "i/o timeout" if isinstance(err, TimeoutError) else (str(err) or type(err).__name__)
+    message = f"error dialing backend: dial tcp {where}: {cause} (is the spherelet of node {endpoint.node} running?)"
+    return ApiError(500, "InternalError", message)
+
+
+_REASONS: Final = {400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "Conflict"}
+
+
+async def error_of(response: aiohttp.ClientResponse) -> ApiError:
+    """A spherelet's refusal as an ``ApiError`` of the same code."""
+    try:
+        raw = await response.content.read(ERROR_BYTES_MAX)
+        text = raw.decode(errors="replace").strip()
+    except aiohttp.ClientError:
+        text = ""
+    code = response.status if response.status >= 400 else 500
+    return ApiError(code, _REASONS.get(code, "InternalError"), text or f"the spherelet answered {response.status}")
