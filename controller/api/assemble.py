@@ -1,0 +1,51 @@
+"""Puts the API together from its parts."""
+
+from common.clock import Clock
+from controller.api import system
+from controller.api.access import Authenticator, Authorizer
+from controller.api.admission import Admission, default_tolerations, namespace_lifecycle, service_account
+from controller.api.api import Api, Routes
+from controller.api.metrics import ApiMetrics
+from controller.api.ports import Kinds, Ports
+from controller.kinds.kind import Object, ResourceKey
+from controller.kinds.schemas import Schemas
+from controller.store.cache import Cache
+from controller.store.entry import FieldsOf
+from controller.store.objects import Store
+
+ADMISSION = (namespace_lifecycle.admit, service_account.admit, default_tolerations.admit)
+"""In order: refusals that need nothing completed come first."""
+
+
+def fields_of(kinds: Kinds) -> FieldsOf:
+    """Field selector values by the kinds' descriptors; empty ones are not stored."""
+
+    def fields(resource: ResourceKey, obj: Object) -> dict[str, str]:
+        try:
+            selectable = kinds.by_key(resource).selectable_fields
+        except KeyError:
+            return {}
+        found = ((path, value(obj)) for path, value in selectable.items())
+        return {path: text for path, text in found if text}
+
+    return fields
+
+
+def assemble(
+    *,
+    kinds: Kinds,
+    store: Store,
+    cache: Cache,
+    clock: Clock,
+    authenticator: Authenticator,
+    authorizer: Authorizer,
+    metrics: ApiMetrics,
+    advertise: str,
+) -> Api:
+    """The API with its system paths; other modules add to ``api.routes``."""
+    ports = Ports(kinds, Schemas.load(), store, cache, clock)
+    routes = Routes()
+    system.register(routes, advertise)
+    known = {kind.key for kind in kinds.all()}
+    metrics.watch_store(known.__contains__, cache.resources, cache.watchers, lambda: cache.revision)
+    return Api(ports, authenticator, authorizer, Admission(ADMISSION, cache.get), routes, metrics)

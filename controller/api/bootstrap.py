@@ -1,0 +1,95 @@
+"""Objects that exist from the first start on: namespaces, priority classes, the ``kubernetes`` Service."""
+
+from ipaddress import ip_address, ip_network
+
+from common.errors import Retryable
+from controller.api.local import LocalClient
+from controller.api.status import ApiError, is_already_exists, is_not_found
+from controller.kinds.kind import Object, ResourceKey
+
+NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+_NAMESPACE = ResourceKey("", "namespaces")
+_SERVICE = ResourceKey("", "services")
+_SLICE = ResourceKey("discovery.k8s.io", "endpointslices")
+_PRIORITY = ResourceKey("scheduling.k8s.io", "priorityclasses")
+PRIORITIES = {
+    "system-cluster-critical": (2_000_000_000, "Used for system critical pods that must run in the cluster."),
+    "system-node-critical": (2_000_001_000, "Used for system critical pods that must not be moved from their node."),
+}
+
+
+async def bootstrap(client: LocalClient, advertise: str, service_cidr: str, port: int) -> None:
+    """Create what is missing, correct the endpoints. Raises ``ApiError`` when a write is refused."""
+    for name in NAMESPACES:
+        await _ensure(client, _NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    for name, (value, text) in PRIORITIES.items():
+        await _ensure(client, _PRIORITY, _priority(name, value, text))
+    await _ensure(client, _SERVICE, _service(service_cidr, port))
+    wanted = _slice(advertise, port)
+    try:
+        have = await client.get(_SLICE, "default", "kubernetes")
+    except ApiError as err:
+        if not is_not_found(err):
+            raise
+        await _ensure(client, _SLICE, wanted)
+    else:
+        if have.get("endpoints") != wanted["endpoints"] or have.get("ports") != wanted["ports"]:
+            await client.update(_SLICE, wanted)
+
+
+async def _ensure(client: LocalClient, resource: ResourceKey, obj: Object) -> None:
+    try:
+        await client.get(resource, obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
+        return
+    except ApiError as err:
+        if not is_not_found(err):
+            raise
+    try:
+        await client.create(resource, obj)
+    except ApiError as err:
+        if err.code == 503:
+            raise Retryable(str(err)) from err
+        if not is_already_exists(err):
+            raise
+
+
+def _priority(name: str, value: int, text: str) -> Object:
+    return {
+        "apiVersion": "scheduling.k8s.io/v1",
+        "kind": "PriorityClass",
+        "metadata": {"name": name},
+        "value": value,
+        "description": text,
+    }
+
+
+_LABELS = {"component": "apiserver", "provider": "kubernetes"}
+
+
+def _service(service_cidr: str, port: int) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": dict(_LABELS)},
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": str(ip_network(service_cidr)[1]),
+            "clusterIPs": [str(ip_network(service_cidr)[1])],
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}],
+        },
+    }
+
+
+def _slice(advertise: str, port: int) -> Object:
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
+        "addressType": "IPv6" if ip_address(advertise).version == 6 else "IPv4",
+        "endpoints": [{"addresses": [advertise], "conditions": {"ready": True}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+    }

@@ -1,0 +1,1 @@
+"""etcd message types, generated from etcd.proto."""
