@@ -1,0 +1,95 @@
+"""Namespace: once deleted, empties it kind by kind, says what is left, and lets it go when nothing is.
+
+Ports are left alone: their addresses rest until every host has forgotten them (see ``port_release``).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from controller.kinds.kind import ResourceKey
+from controller.reconcilers import conditions
+from controller.runtime.reconciler import Map, own_key
+from controller.runtime.resources import NAMESPACES, PORTS, split
+from controller.runtime.view import View
+from controller.runtime.writes import NOTHING_TO_DO, Delete, Patch, Plan, UpdateStatus, Write
+from controller.store.cache import Change
+from controller.store.entry import Entry
+
+FINALIZER = "kubernetes"
+
+
+def _key_when_deleting(view: View, change: Change) -> tuple[str, ...]:
+    entry = view.entry(NAMESPACES, "", change.entry.namespace)
+    return (f"/{entry.name}",) if entry is not None and entry.deleting else ()
+
+
+class NamespaceReconciler:
+    """``namespaced`` gives every namespaced resource that is served."""
+
+    name = "namespace-controller"
+
+    def __init__(self, namespaced: Sequence[ResourceKey]) -> None:
+        self._namespaced = tuple(each for each in sorted(namespaced) if each != PORTS)
+        watches: dict[ResourceKey, Map] = dict.fromkeys(self._namespaced, _key_when_deleting)
+        self.watches: Mapping[ResourceKey, Map] = {**watches, NAMESPACES: own_key}
+
+    def plan(self, view: View, key: str, now: float) -> Plan:
+        _, name = split(key)
+        namespace = view.get(NAMESPACES, "", name)
+        if namespace is None or "deletionTimestamp" not in namespace["metadata"]:
+            return NOTHING_TO_DO
+        left = {each: entries for each in self._namespaced if (entries := view.entries(each, name))}
+        writes: list[Write] = [
+            Delete(entry.resource, name, entry.name, entry.uid)
+            for entries in left.values()
+            for entry in entries
+            if not entry.deleting
+        ]
+        status = {**(namespace.get("status") or {}), "phase": "Terminating"}
+        status["conditions"] = _conditions(status.get("conditions"), left, view.decode, now)
+        if left:
+            if status != namespace.get("status"):
+                writes.append(UpdateStatus(NAMESPACES, {**namespace, "status": status}))
+            return Plan(tuple(writes), None, f"{sum(map(len, left.values()))} objects left")
+        kept = [each for each in (namespace.get("spec") or {}).get("finalizers") or () if each != FINALIZER]
+        if kept == ((namespace.get("spec") or {}).get("finalizers") or []):
+            return NOTHING_TO_DO
+        change = {
+            "metadata": {"resourceVersion": namespace["metadata"]["resourceVersion"]},
+            "spec": {"finalizers": kept},
+        }
+        return Plan((Patch(NAMESPACES, "", name, change, subresource="finalize"),), None, "empty, let go")
+
+
+def _conditions(
+    old: Sequence[Mapping[str, object]] | None,
+    left: Mapping[ResourceKey, Sequence[Entry]],
+    decode: Callable[[Entry], Mapping[str, object]],
+    now: float,
+) -> list[conditions.Condition]:
+    """The two that tell a user why a namespace is still there."""
+    counted = ", ".join(f"{resource}. has {len(entries)} resource instances" for resource, entries in left.items())
+    held: dict[str, int] = {}
+    for entries in left.values():
+        for entry in entries:
+            metadata = decode(entry).get("metadata")
+            for finalizer in (metadata.get("finalizers") or ()) if isinstance(metadata, dict) else ():
+                held[finalizer] = held.get(finalizer, 0) + 1
+    finalizers = ", ".join(f"{name} in {count} resource instances" for name, count in sorted(held.items()))
+    found = conditions.with_condition(
+        old,
+        "NamespaceContentRemaining",
+        "True" if left else "False",
+        "SomeResourcesRemain" if left else "ContentRemoved",
+        f"Some resources are remaining: {counted}" if left else "All content successfully removed",
+        now,
+    )
+    return conditions.with_condition(
+        found,
+        "NamespaceFinalizersRemaining",
+        "True" if held else "False",
+        "SomeFinalizersRemain" if held else "ContentHasNoFinalizers",
+        f"Some content in the namespace has finalizers remaining: {finalizers}"
+        if held
+        else "All content-preserving finalizers finished",
+        now,
+    )
