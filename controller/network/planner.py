@@ -120,6 +120,16 @@ class Planner:
         """Whether a service sends new connections to ``address`` because it is ready."""
         return self._ready_count[address] > 0
 
+    def sets_of_policy(self, namespace: str, name: str) -> frozenset[str]:
+        """Item keys of the sets that a policy refers to."""
+        compiled = self._compiled.get((namespace, name))
+        return frozenset(f"set/{spec.id}" for spec in compiled.published) if compiled else frozenset()
+
+    def block_names(self, host: str, segment: str) -> list[str]:
+        """Names of the AddressBlocks of ``segment`` on ``host``."""
+        views = [cast(BlockView, self._views[(ADDRESS_BLOCKS, ("", name))]) for name in self._blocks.get(segment, ())]
+        return [view.name for view in views if view.host == host]
+
     @property
     def dirty(self) -> bool:
         return bool(self._dirty or self._dirty_ports or self._dirty_interest)
