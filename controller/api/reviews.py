@@ -149,9 +149,8 @@ class _Reviews:
         if kind == "Pod":
             spec = entry.decode().get("spec") or {}
             if (spec.get("serviceAccountName") or "default") != account:
-                raise bad_request(
-                    f'cannot bind token for serviceaccount "{account}" to pod running with different serviceaccount name.'
-                )
+                why = "to pod running with different serviceaccount name."
+                raise bad_request(f'cannot bind token for serviceaccount "{account}" {why}')
             host = call.api.ports.cache.get(NODES, "", spec.get("nodeName") or "")
             node = (host.name, host.uid) if host else None
         return Bound(kind, name, entry.uid, node)

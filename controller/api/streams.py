@@ -232,4 +232,4 @@ async def relay_websockets(client: web.WebSocketResponse, node: aiohttp.ClientWe
             group.create_task(down())
     except* (ConnectionError, aiohttp.ClientError):
         # Either side broke off; the connection's end is all the other side gets to know.
-        return
+        pass

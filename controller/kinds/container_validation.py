@@ -13,7 +13,17 @@ _PULL_POLICIES: Final = ("Always", "IfNotPresent", "Never")
 _MESSAGE_POLICIES: Final = ("FallbackToLogsOnError", "File")
 _ACTIONS: Final = ("exec", "httpGet", "tcpSocket", "grpc", "sleep")
 _FIELDS: Final = frozenset(
-    ["metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"]
+    (
+        "metadata.name",
+        "metadata.namespace",
+        "metadata.uid",
+        "spec.nodeName",
+        "spec.serviceAccountName",
+        "status.hostIP",
+        "status.hostIPs",
+        "status.podIP",
+        "status.podIPs",
+    )
 )
 _STANDARD: Final = frozenset(("cpu", "memory", "ephemeral-storage", "storage"))
 

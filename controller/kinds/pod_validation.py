@@ -12,9 +12,13 @@ _DNS_POLICIES: Final = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "N
 _RESTART_POLICIES: Final = ("Always", "Never", "OnFailure")
 _EFFECTS: Final = ("NoExecute", "NoSchedule", "PreferNoSchedule")
 _SOURCES: Final = frozenset(
-    ["awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "fc", "flexVolume", "flocker", "gcePersistentDisk", "gitRepo", "glusterfs", "hostPath", "image", "iscsi", "nfs", "persistentVolumeClaim", "photonPersistentDisk", "portworxVolume", "projected", "quobyte", "rbd", "scaleIO", "secret", "storageos", "vsphereVolume"]
+    (
+        *("awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "configMap", "csi", "downwardAPI"),
+        *("emptyDir", "ephemeral", "fc", "flexVolume", "flocker", "gcePersistentDisk", "gitRepo", "glusterfs"),
+        *("hostPath", "image", "iscsi", "nfs", "persistentVolumeClaim", "photonPersistentDisk", "portworxVolume"),
+        *("projected", "quobyte", "rbd", "scaleIO", "secret", "storageos", "vsphereVolume"),
+    )
 )
-_SCHEDULING_FIELDS: Final = ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds")
 
 
 def validate_pod_spec(spec: Object, path: str = "spec") -> Errors:

@@ -5,11 +5,11 @@ Every function returns the list of what is wrong; an empty list is a pass. ``pat
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from common.quantity import InvalidQuantity, Quantity
-from controller.kinds.kind import FieldError, Object
+from controller.kinds.kind import FieldError
 
 Errors = list[FieldError]
 
@@ -88,11 +88,6 @@ def one_of(path: str, value: Any, allowed: Iterable[str], *, need: bool = True) 
     if value in (None, ""):
         return [required(path)] if need else []
     return [] if value in allowed else [not_supported(path, value, allowed)]
-
-
-def text_of(value: Any) -> str:
-    """A value as ``field.Error`` prints it is the encoder's business; this is its plain string."""
-    return value if isinstance(value, str) else ""
 
 
 # ---- names ---------------------------------------------------------------------------------------------------
@@ -196,63 +191,9 @@ def name(path: str, value: Any, problems: Callable[[str], list[str]], *, need: b
     return [invalid(path, value, text) for text in problems(value)]
 
 
-NAME_RULES: Final[dict[tuple[str, str], Callable[[str], list[str]]]] = {
-    ("", "namespaces"): label_problems,
-    ("", "services"): label_1035_problems,
-    ("rbac.authorization.k8s.io", "roles"): path_segment_problems,
-    ("rbac.authorization.k8s.io", "clusterroles"): path_segment_problems,
-    ("rbac.authorization.k8s.io", "rolebindings"): path_segment_problems,
-    ("rbac.authorization.k8s.io", "clusterrolebindings"): path_segment_problems,
-    ("certificates.k8s.io", "certificatesigningrequests"): path_segment_problems,
-    ("networking.k8s.io", "ipaddresses"): path_segment_problems,
-}
-"""Rule of ``metadata.name`` where it is not a DNS subdomain."""
-
-
 # ---- metadata ------------------------------------------------------------------------------------------------
 
 _ANNOTATIONS_BYTES_MAX: Final = 256 * 1024
-
-
-def metadata(obj: Object, group: str, plural: str, *, namespaced: bool, path: str = "metadata") -> Errors:
-    """``ValidateObjectMeta``: name, generateName, namespace, labels, annotations, owners, finalizers."""
-    meta: dict[str, Any] = obj.get("metadata") or {}
-    rule = NAME_RULES.get((group, plural), subdomain_problems)
-    errors: Errors = []
-    if not meta.get("name"):
-        errors.append(required(f"{path}.name", "name or generateName is required"))
-    else:
-        errors += name(f"{path}.name", meta["name"], rule)
-    if namespaced:
-        errors += name(f"{path}.namespace", meta.get("namespace"), label_problems)
-    elif meta.get("namespace"):
-        errors.append(forbidden(f"{path}.namespace", "not allowed on this type"))
-    errors += labels(f"{path}.labels", meta.get("labels"))
-    errors += annotations(f"{path}.annotations", meta.get("annotations"))
-    errors += _owners(f"{path}.ownerReferences", meta.get("ownerReferences") or [])
-    for index, finalizer in enumerate(meta.get("finalizers") or []):
-        errors += [invalid(f"{path}.finalizers[{index}]", finalizer, text) for text in qualified_problems(finalizer)]
-    return errors
-
-
-def _owners(path: str, owners: Sequence[Mapping[str, Any]]) -> Errors:
-    errors: Errors = []
-    controllers = [owner.get("name") for owner in owners if owner.get("controller")]
-    for index, owner in enumerate(owners):
-        here = f"{path}[{index}]"
-        for key, detail in (("apiVersion", "version must not be empty"), ("kind", ""), ("name", ""), ("uid", "")):
-            if not owner.get(key):
-                errors.append(invalid(f"{here}.{key}", owner.get(key) or "", detail or "must not be empty"))
-    if len(controllers) > 1:
-        errors.append(
-            invalid(
-                path,
-                list(owners),
-                f'Only one reference can have Controller set to true. Found "true" in references for '
-                f"{controllers[0]} and {controllers[1]}",
-            )
-        )
-    return errors
 
 
 def labels(path: str, found: Mapping[str, Any] | None) -> Errors:
@@ -271,27 +212,6 @@ def annotations(path: str, found: Mapping[str, Any] | None) -> Errors:
         size += len(key.encode()) + len(value.encode())
     if size > _ANNOTATIONS_BYTES_MAX:
         errors.append(FieldError("FieldValueTooLong", path, f"may not be more than {_ANNOTATIONS_BYTES_MAX} bytes", ""))
-    return errors
-
-
-def metadata_update(obj: Object, old: Object) -> Errors:
-    """``ValidateObjectMetaUpdate``: identity never changes, finalizers only leave once deletion began."""
-    new_meta, old_meta = obj.get("metadata") or {}, old.get("metadata") or {}
-    errors: Errors = []
-    for key in ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"):
-        if new_meta.get(key) != old_meta.get(key):
-            errors.append(invalid(f"metadata.{key}", new_meta.get(key), IMMUTABLE))
-    if old_meta.get("deletionTimestamp"):
-        added = set(new_meta.get("finalizers") or []) - set(old_meta.get("finalizers") or [])
-        if added:
-            listed = ", ".join(f'"{item}"' for item in sorted(added))
-            errors.append(
-                forbidden(
-                    "metadata.finalizers",
-                    f"no new finalizers can be added if the object is being deleted, found new finalizers "
-                    f"[]string{{{listed}}}",
-                )
-            )
     return errors
 
 
@@ -388,7 +308,10 @@ def int_or_percent(path: str, value: Any) -> Errors:
     if isinstance(value, str):
         if re.fullmatch(r"[0-9]+%", value):
             return []
-        detail = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
+        detail = (
+            "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', "
+            "regex used for validation is '[0-9]+%')"
+        )
         return [invalid(path, value, detail)]
     return non_negative(path, value)
 

@@ -1,4 +1,4 @@
-"""ServiceAccount: every pod runs as an account and finds its token, the CA and its namespace at the usual place. Pure."""
+"""ServiceAccount: every pod runs as an account and finds token, CA and namespace at the usual place. Pure."""
 
 import hashlib
 from typing import Final
