@@ -7,7 +7,7 @@ the view was behind, the change that made it so dirties the key again.
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from typing import Protocol, assert_never
 
@@ -16,7 +16,7 @@ from common.errors import Retryable
 from common.logs import logger
 from common.tasks import KeyQueue
 from controller.api.status import ApiError, is_already_exists, is_conflict, is_not_found
-from controller.kinds.kind import Object, ResourceKey
+from controller.kinds.kind import ResourceKey
 from controller.runtime import metrics
 from controller.runtime.client import Client
 from controller.runtime.events import Recorder
@@ -33,6 +33,8 @@ log = logger("reconcilers")
 
 class LiveReader(Reader, Protocol):
     """A cache that can be waited for."""
+
+    def resources(self) -> Mapping[ResourceKey, int]: ...
 
     async def wait_synced(self) -> None: ...
 
@@ -116,7 +118,7 @@ class Runner:
             errors = [error for task in tasks if (error := task.result()) is not None]
             if not errors:
                 continue
-            refused = next((error for error in errors if not _means_stale(error)), None)
+            refused = next((e for e in errors if isinstance(e, ApiError) and not _means_stale(e)), None)
             if refused is None:
                 # Wait for what made us stale (it dirties the key too), a little longer if it is slow in coming.
                 await self._clock.sleep(STALE_DELAY_S)
@@ -126,14 +128,14 @@ class Runner:
             raise Refused(str(refused))
         self._view.note_failure(name, key, None)
 
-    async def _attempt(self, key: str, write: Write) -> ApiError | None:
+    async def _attempt(self, key: str, write: Write) -> ApiError | Retryable | None:
         """One write. Its revision is what the next plan of ``key`` waits for."""
         if isinstance(write, EmitEvent):
             self._recorder.emit(write, self._reconciler.name)
             return None
         try:
             await perform(self._client, write)
-        except ApiError as err:
+        except (ApiError, Retryable) as err:
             return None if isinstance(write, Delete) and is_not_found(err) else err
         finally:
             # Also after a failure: the view must catch up with what made the write fail.
@@ -144,7 +146,7 @@ class Runner:
         return None
 
 
-def _means_stale(error: ApiError) -> bool:
+def _means_stale(error: Exception) -> bool:
     return is_conflict(error) or is_not_found(error) or is_already_exists(error)
 
 
@@ -156,21 +158,21 @@ def _batches(writes: tuple[Write, ...]) -> Iterator[list[Write]]:
             yield same[start : start + PARALLEL_MAX]
 
 
-async def perform(client: Client, write: Create | Update | UpdateStatus | Patch | Delete) -> Object:
+async def perform(client: Client, write: Create | Update | UpdateStatus | Patch | Delete) -> None:
     """Send one write through the API's own pipeline. Raises ``ApiError``."""
     match write:
         case Create():
-            return await client.create(write.resource, write.object)
+            await client.create(write.resource, write.object)
         case Update():
-            return await client.update(write.resource, write.object)
+            await client.update(write.resource, write.object)
         case UpdateStatus():
-            return await client.update_status(write.resource, write.object)
+            await client.update_status(write.resource, write.object)
         case Patch():
-            return await client.patch(
+            await client.patch(
                 write.resource, write.namespace, write.name, write.patch, write.content_type, write.subresource
             )
         case Delete():
-            return await client.delete(
+            await client.delete(
                 write.resource,
                 write.namespace,
                 write.name,
