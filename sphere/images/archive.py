@@ -92,6 +92,10 @@ def image_names(path: Path) -> tuple[str, ...]:
                 )
     except FileNotFoundError:
         raise Terminal(f"no such file: {path}") from None
+    except tarfile.ReadError as err:
+        # Its message lists every compression that was tried; only a short one says something.
+        why = "it ends too early" if "unexpected end" in str(err) else "it is not a tar file"
+        raise Terminal(f"{path} is not a whole image archive ({why}); save or copy it again") from err
     except (tarfile.TarError, OSError, EOFError, ValueError, KeyError, TypeError) as err:
         raise Terminal(f"{path} is not a whole image archive ({err}); save or copy it again") from err
     if not names:
