@@ -1,0 +1,1 @@
+"""Service discovery: programs the host's unbound."""

@@ -1,0 +1,76 @@
+"""The real kernel of this network namespace, as ``apply.Kernel``."""
+
+import asyncio
+
+from nsx_agent.kernel import conntrack, links, routes
+from nsx_agent.kernel.conntrack import Flow
+from nsx_agent.kernel.links import PodLink
+from nsx_agent.kernel.netlink import Netlink
+from nsx_agent.kernel.nft import Nft
+from nsx_agent.kernel.routes import Seen
+from nsx_agent.model import Route
+
+TUNNEL_MTU = 1450
+"""50 bytes of VXLAN over IPv4 off an underlay of 1500."""
+
+
+class HostKernel:
+    """Netlink sockets and nft, made in the namespace this process was started in."""
+
+    def __init__(self, dns_address: str, underlay_address: str) -> None:
+        self._underlay_address = underlay_address
+        self._dns_address = dns_address
+        self._route = Netlink()
+        self._conntrack = conntrack.open_netlink()
+        self.nft = Nft()
+
+    def prepare(self) -> None:
+        """Sysctls, tunnel device, service address, routing rule. Idempotent. Raises ``Retryable``."""
+        links.write_sysctls()
+        links.ensure_loopback(self._route, self._dns_address)
+        links.ensure_tunnel(self._route, self._underlay_address, TUNNEL_MTU)
+        routes.put_mark_rule(self._route)
+
+    async def transaction(self, text: str) -> None:
+        await self.nft.run(text)
+
+    async def stamp(self) -> str | None:
+        return await self.nft.read_stamp()
+
+    async def counters(self) -> dict[str, int]:
+        return await self.nft.read_counters()
+
+    def put_route(self, route: Route) -> None:
+        routes.put(self._route, route)
+
+    def drop_route(self, table: int, cidr: str) -> None:
+        routes.remove(self._route, table, cidr)
+
+    def routes(self) -> set[Seen]:
+        return routes.listing(self._route)
+
+    def pod_links(self) -> set[str]:
+        return links.pod_links(self._route)
+
+    async def ensure_pod_link(self, pod: PodLink) -> None:
+        await asyncio.to_thread(self._ensure_pod_link, pod)
+
+    def _ensure_pod_link(self, pod: PodLink) -> None:
+        netlink = Netlink()
+        try:
+            links.ensure_pod_link(netlink, pod)
+        finally:
+            netlink.close()
+
+    def drop_link(self, name: str) -> None:
+        links.remove(self._route, name)
+
+    def flows(self) -> list[Flow]:
+        return conntrack.listing(self._conntrack)
+
+    def drop_flow(self, flow: Flow) -> None:
+        conntrack.delete(self._conntrack, flow)
+
+    def close(self) -> None:
+        self._route.close()
+        self._conntrack.close()

@@ -1,0 +1,180 @@
+"""A small synchronous netlink client: requests with acknowledgement, dumps, attribute encoding.
+
+Sources: rtnetlink(7), netlink(7), include/uapi/linux/netlink.h. A request costs some 20 microseconds, so callers
+may run it on the event loop. All integers are host byte order unless a name says ``be``.
+"""
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+from common.errors import Retryable
+
+NETLINK_ROUTE: Final = 0
+NETLINK_NETFILTER: Final = 12
+
+NLM_F_REQUEST: Final = 0x1
+NLM_F_ACK: Final = 0x4
+NLM_F_DUMP: Final = 0x300
+NLM_F_REPLACE: Final = 0x100
+NLM_F_EXCL: Final = 0x200
+NLM_F_CREATE: Final = 0x400
+
+NLMSG_NOOP: Final = 1
+NLMSG_ERROR: Final = 2
+NLMSG_DONE: Final = 3
+NLA_F_NESTED: Final = 0x8000
+NLA_TYPE_MASK: Final = 0x3FFF
+SOL_NETLINK: Final = 270
+NETLINK_ADD_MEMBERSHIP: Final = 1
+NETLINK_EXT_ACK: Final = 11
+RECEIVE_BYTES: Final = 1 << 20
+
+_HEADER = struct.Struct("=IHHII")
+_ATTRIBUTE = struct.Struct("=HH")
+
+
+class NetlinkError(Retryable):
+    """The kernel refused a request. ``code`` is the errno."""
+
+    def __init__(self, code: int, what: str) -> None:
+        super().__init__(f"{what}: {os.strerror(code)}")
+        self.code = code
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """One padded attribute."""
+    size = 4 + len(value)
+    return _ATTRIBUTE.pack(size, kind) + value + b"\0" * (-size % 4)
+
+
+def nested(kind: int, *inner: bytes) -> bytes:
+    """An attribute that holds attributes."""
+    return attribute(kind | NLA_F_NESTED, b"".join(inner))
+
+
+def u8(value: int) -> bytes:
+    return struct.pack("=B", value)
+
+
+def u16(value: int) -> bytes:
+    return struct.pack("=H", value)
+
+
+def u32(value: int) -> bytes:
+    return struct.pack("=I", value)
+
+
+def text(value: str) -> bytes:
+    """A NUL-terminated string."""
+    return value.encode() + b"\0"
+
+
+def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
+    """Parse attributes from ``offset`` on; the last one of a type wins."""
+    found: dict[int, bytes] = {}
+    end = len(data)
+    while offset + 4 <= end:
+        size, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if size < 4:
+            break
+        found[kind & NLA_TYPE_MASK] = data[offset + 4 : offset + size]
+        offset += (size + 3) & ~3
+    return found
+
+
+def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(type, body) of each message in a datagram."""
+    for kind, _, body in numbered(data):
+        yield kind, body
+
+
+def numbered(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(type, sequence, body) of each message in a datagram."""
+    offset = 0
+    while offset + 16 <= len(data):
+        size, kind, _, sequence, _ = _HEADER.unpack_from(data, offset)
+        if size < 16:
+            return
+        yield kind, sequence, data[offset + 16 : offset + size]
+        offset += (size + 3) & ~3
+
+
+class Netlink:
+    """One socket in the network namespace of the thread that made it."""
+
+    def __init__(self, family: int = NETLINK_ROUTE) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
+        self._socket.settimeout(5.0)
+        self._socket.bind((0, 0))
+        self._sequence = 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def request(self, kind: int, flags: int, body: bytes, what: str) -> None:
+        """Send one request and wait for its acknowledgement. Raises ``NetlinkError`` naming ``what``."""
+        self._send(kind, flags | NLM_F_ACK, body)
+        while True:
+            for answer, sequence, data in numbered(self._socket.recv(RECEIVE_BYTES)):
+                if sequence == self._sequence and answer == NLMSG_ERROR:
+                    code = -struct.unpack_from("=i", data)[0]
+                    if code:
+                        raise NetlinkError(code, what)
+                    return
+
+    def dump(self, kind: int, body: bytes, what: str) -> list[bytes]:
+        """Bodies of all objects. Raises ``NetlinkError``."""
+        self._send(kind, NLM_F_DUMP, body)
+        found: list[bytes] = []
+        while True:
+            for answer, sequence, data in numbered(self._socket.recv(RECEIVE_BYTES)):
+                if sequence != self._sequence:
+                    continue
+                if answer == NLMSG_DONE:
+                    return found
+                if answer == NLMSG_ERROR:
+                    raise NetlinkError(-struct.unpack_from("=i", data)[0], what)
+                found.append(data)
+
+    def batch(self, parts: list[tuple[int, int, bytes]], what: str) -> None:
+        """Send messages as one datagram; every message but the first and last (batch marks) is acknowledged.
+
+        For nfnetlink batches: the kernel answers each message that asked for it, and any failure aborts all.
+        """
+        datagram = bytearray()
+        first = self._sequence + 1
+        for kind, flags, body in parts:
+            self._sequence += 1
+            datagram += _HEADER.pack(16 + len(body), kind, flags | NLM_F_REQUEST, self._sequence, 0) + body
+            datagram += b"\0" * (-len(body) % 4)
+        self._socket.send(datagram)
+        last = self._sequence - 1
+        while True:
+            for answer, sequence, data in numbered(self._socket.recv(RECEIVE_BYTES)):
+                if answer != NLMSG_ERROR or not first <= sequence <= self._sequence:
+                    continue
+                code = -struct.unpack_from("=i", data)[0]
+                if code:
+                    raise NetlinkError(code, what)
+                if sequence == last:
+                    return
+
+    def _send(self, kind: int, flags: int, body: bytes) -> None:
+        self._sequence += 1
+        self._socket.send(_HEADER.pack(16 + len(body), kind, flags | NLM_F_REQUEST, self._sequence, 0) + body)
+
+
+def is_absent(err: NetlinkError) -> bool:
+    """Whether the object of a delete was not there."""
+    return err.code in (errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL)
+
+
+def is_present(err: NetlinkError) -> bool:
+    """Whether the object of a create was there already."""
+    return err.code == errno.EEXIST

@@ -1,0 +1,66 @@
+"""Hosts, address blocks and ports: tunnel routes, tunnel peers, anti-spoofing."""
+
+from common.errors import Terminal
+from common.messages import BlockItem, HostItem, PortItem
+from nsx_agent.kernel import ownership
+from nsx_agent.model import ElementKey, Key, Route, RouteKey, RouteKind, Value
+from nsx_agent.render import addresses
+from nsx_agent.render.skeleton import Site
+
+VNI_MAX = (1 << 24) - 1
+
+
+def host(item: HostItem, site: Site) -> dict[Key, Value]:
+    """A member of the overlay may send to us; answers to it go through the tunnel."""
+    underlay = addresses.address(item.underlay)
+    entries: dict[Key, Value] = {ElementKey("hosts", underlay): ""}
+    if item.name != site.host:
+        route = Route(
+            f"{underlay}/32",
+            RouteKind.TUNNEL,
+            table=ownership.HOST_TABLE,
+            device=ownership.VXLAN_LINK,
+            remote=underlay,
+            vni=ownership.HOST_VNI,
+        )
+        entries[RouteKey(route.table, route.cidr)] = route
+    return entries
+
+
+def block(item: BlockItem, underlay_of: str | None, site: Site) -> dict[Key, Value]:
+    """Addresses on another host are behind the tunnel. ``underlay_of`` is its address, None if it is unknown."""
+    network = addresses.cidr(item.cidr)
+    if not network.subnet_of(addresses.cidr(site.pod_cidr)):
+        raise Terminal(f"block {network} is outside the pod range {site.pod_cidr}")
+    if not 1 <= item.vni <= VNI_MAX:
+        raise Terminal(f"VNI {item.vni} is out of range 1-{VNI_MAX}")
+    if item.host == site.host:
+        return {}
+    if underlay_of is None:
+        raise Terminal(f"host {item.host!r:.80} of block {network} is unknown")
+    remote = addresses.address(underlay_of)
+    route = Route(
+        str(network), RouteKind.TUNNEL, device=ownership.VXLAN_LINK, source=site.underlay_address,
+        remote=remote, vni=item.vni,
+    )  # fmt: skip
+    return {RouteKey(route.table, route.cidr): route}
+
+
+def port(item: PortItem) -> dict[Key, Value]:
+    """The only source address and MAC that the pod's link may use."""
+    address, mac = addresses.address(item.address), addresses.mac(item.mac)
+    name = ownership.link_name(item.pod_uid)
+    return {
+        ElementKey("ports", f'"{name}" . {mac} . {address}'): "",
+        ElementKey("hairpin", f"{address} . {address}"): "",
+    }
+
+
+def pod_route(item: PortItem, site: Site) -> Route:
+    """The route to a local pod; put when its link exists and its policy is in the kernel."""
+    return Route(
+        f"{addresses.address(item.address)}/32",
+        RouteKind.DIRECT,
+        device=ownership.link_name(item.pod_uid),
+        source=site.underlay_address,
+    )

@@ -1,0 +1,110 @@
+"""A service becomes balancer slots: as many as it has backends, each a map element, so every backend is hit equally.
+
+A service port with n backends leads (``services``) to chain ``lb_n``, which draws a slot below n and looks up
+(service, slot) in ``slots``. One endpoint more or less touches at most three elements, whatever else exists. Should
+the draw meet a table that changed in between, the chain's second rule falls back on slot 0.
+
+With session affinity the slot holds an identifier instead, and ``affinity`` remembers the identifier per client.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+from common.messages import ServiceItem, ServicePort
+from nsx_agent.model import ChainKey, ChainSpec, ElementKey, Key, Value
+from nsx_agent.render import addresses
+
+Slots = Mapping[str, tuple[str, ...]]
+"""Port key (``tcp/80``, ``node/tcp/30080``) -> backends in slot order, as ``address . port``."""
+
+
+def assign(before: tuple[str, ...], now: Iterable[str]) -> tuple[str, ...]:
+    """Slot order of ``now`` that differs least from ``before``: gaps are filled with newcomers, then from the end."""
+    wanted = set(now)
+    newcomers = sorted(wanted - set(before), reverse=True)
+    slots: list[str | None] = [one if one in wanted else None for one in before]
+    for index, one in enumerate(slots):
+        if one is None and newcomers:
+            slots[index] = newcomers.pop()
+    full: list[str | None] = [*slots, *reversed(newcomers)]
+    while None in full:
+        last = full.pop()
+        if last is not None:
+            full[full.index(None)] = last
+    return tuple(one for one in full if one is not None)
+
+
+def slots_of(service: ServiceItem, before: Slots, dead: frozenset[str], host: str) -> dict[str, tuple[str, ...]]:
+    """Slot order per port of ``service``, keeping what ``before`` had. Backends on ``dead`` hosts get none."""
+    slots: dict[str, tuple[str, ...]] = {}
+    for port in service.ports:
+        proto, number = addresses.protocol(port.protocol), addresses.port(port.port)
+        if service.cluster_ip:
+            key = f"{proto}/{number}"
+            slots[key] = assign(before.get(key, ()), _backends(port, dead, host if service.internal_local else ""))
+        if port.node_port:
+            key = f"node/{proto}/{addresses.port(port.node_port)}"
+            slots[key] = assign(before.get(key, ()), _backends(port, dead, host if service.external_local else ""))
+    return slots
+
+
+def _backends(port: ServicePort, dead: frozenset[str], only: str) -> list[str]:
+    return [
+        f"{addresses.address(one.address)} . {addresses.port(one.port)}"
+        for one in port.backends
+        if one.host not in dead and (not only or one.host == only)
+    ]
+
+
+def render(service: ServiceItem, slots: Slots) -> dict[Key, Value]:
+    """Entries of one service. Raises ``Terminal`` for an impossible one."""
+    entries: dict[Key, Value] = {}
+    cluster_ip = addresses.address(service.cluster_ip) if service.cluster_ip else ""
+    for key, backends in slots.items():
+        node = key.startswith("node/")
+        proto, number = key.removeprefix("node/").split("/")
+        where = f"{proto} . {number}" if node else f"{cluster_ip} . {proto} . {number}"
+        if not backends:
+            continue
+        name, chain = _chain(len(backends), node=node, affinity_s=service.affinity_s)
+        entries[ChainKey(name)] = chain
+        entries[ElementKey("nodeports" if node else "services", where)] = f"goto {name}"
+        prefix = "node" if node else ""
+        for slot, backend in enumerate(backends):
+            if service.affinity_s:
+                identifier = _identifier(backend)
+                entries[ElementKey(f"{prefix}sticky", f"{where} . {slot}")] = str(identifier)
+                entries[ElementKey(f"{prefix}stickers", f"{where} . {identifier}")] = backend
+            else:
+                entries[ElementKey(f"{prefix}slots", f"{where} . {slot}")] = backend
+    return entries
+
+
+def _identifier(backend: str) -> int:
+    """31 bits, never 0: a name for a backend that outlives its slot."""
+    return int.from_bytes(hashlib.blake2b(backend.encode(), digest_size=4).digest(), "big") & 0x7FFFFFFF or 1
+
+
+def _chain(count: int, *, node: bool, affinity_s: int) -> tuple[str, ChainSpec]:
+    prefix = "node" if node else ""
+    where = "meta l4proto . th dport . meta mark" if node else "ip daddr . meta l4proto . th dport . meta mark"
+    draw = f"meta mark set numgen random mod {count}"
+    if not affinity_s:
+        pick = f"dnat ip to {where} map @{prefix}slots"
+        return f"{prefix}lb_{count}", ChainSpec((draw, pick, "meta mark set 0", pick))
+    client = "ip saddr . ip daddr . meta l4proto . th dport"
+    remember = f"update @affinity {{ {client} timeout {affinity_s}s : meta mark }}"
+    pick = f"dnat ip to {where} map @{prefix}stickers"
+    translate = f"meta mark set {where} map @{prefix}sticky"
+    return f"{prefix}sticky_{count}_{affinity_s}", ChainSpec(
+        (
+            f"meta mark set {client} map @affinity",
+            remember,
+            pick,
+            f"delete @affinity {{ {client} : meta mark }}",
+            draw,
+            translate,
+            remember,
+            pick,
+        )
+    )
