@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from controller.api.access import MASTERS, Attributes, Decision, User
+from controller.api.admission import AdmissionRequest, Lookup
 from controller.api.node_authorizer import NodeAuthorizer
 from controller.api.rbac_index import (
     CLUSTER_ROLE_BINDINGS,
@@ -62,6 +63,12 @@ class Authorization:
             why = f'RBAC: allowed by {kind} "{binding.name}{where}" of {binding.role_kind} "{binding.role_name}"'
             return Decision(True, why)
         return Decision(False, node.reason if node is not None else "")
+
+    def admit(self, request: AdmissionRequest, lookup: Lookup) -> None:
+        """Admission step: the escalation check on every write of a role or binding. Raises ``ApiError`` 403."""
+        del lookup
+        if request.operation != "DELETE" and request.kind.key in RESOURCES and not request.subresource:
+            self.check_escalation(request.user, request.obj, request.old, request.kind.plural)
 
     def check_escalation(self, user: User, resource_obj: Object, old: Object | None, plural: str) -> None:
         """Refuse (``ApiError`` 403) roles and bindings that grant what ``user`` does not have, unless the verbs

@@ -15,6 +15,7 @@ from controller.api.request import Answer, Reply
 from controller.api.status import ApiError, no_such_path
 from controller.kinds import schemas as kind_schemas
 from controller.kinds.kind import Kind, Object
+from controller.kinds.own_schemas import EXTRA_PROPERTIES, OWN_DEFINITIONS
 from controller.kinds.schemas import INT_OR_STRING, QUANTITY
 
 KEPT_MAX: Final = 4
@@ -57,7 +58,7 @@ class OpenApi:
         """Changes whenever the document could: with the data package, the kinds served, or what we add."""
         digest = hashlib.sha512(f"{kind_schemas.VERSION}/{kind_schemas.definitions_path()}/{what}".encode())
         digest.update(repr(sorted((k.group, k.version, k.kind, k.plural) for k in self._kinds())).encode())
-        digest.update(orjson.dumps([kind_schemas.OWN_DEFINITIONS, kind_schemas.EXTRA_PROPERTIES]))
+        digest.update(orjson.dumps([OWN_DEFINITIONS, EXTRA_PROPERTIES]))
         return digest.hexdigest().upper()
 
     async def index(self, call: Call) -> Answer:
@@ -309,7 +310,7 @@ def _operation_v2(kind: Kind, verb: str, sub: str, suffix: str) -> Object:
         patch = {"$ref": "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.Patch"}
         parameters.append(
             {"name": "body", "in": "body", "required": True, "schema": patch if verb == "patch" else reference}
-        )  # type: ignore[dict-item]
+        )
     made["parameters"] = parameters
     made["responses"] = {"200": {"description": "OK", "schema": reference}, "401": {"description": "Unauthorized"}}
     return made

@@ -53,7 +53,7 @@ def pick_container(pod: Object, asked: str) -> str:
     everything, plain = _containers(pod), [each["name"] for each in spec.get("containers") or []]
     if not asked:
         if len(everything) == 1:
-            return plain[0]
+            return str(plain[0])
         chosen = (pod["metadata"].get("annotations") or {}).get("kubectl.kubernetes.io/default-container")
         if chosen in plain:
             return str(chosen)

@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from controller.kinds.columns import Column, at, computed, dig, since
-from controller.kinds.kind import Kind, Object
+from controller.kinds.columns import at, computed, dig, since
+from controller.kinds.kind import Column, Kind, Object
 from controller.kinds.rules import Errors, invalid
 
 

@@ -69,7 +69,53 @@ def _kind(
     }
 
 
+METRICS_GROUP: Final = "metrics.k8s.io"
+METRICS_PREFIX: Final = "io.k8s.metrics.pkg.apis.metrics.v1beta1."
+_TIME: Final = {"$ref": "#/$defs/io.k8s.apimachinery.pkg.apis.meta.v1.Time"}
+_USAGE: Final = {
+    "type": "object",
+    "description": "CPU in cores and memory working set in bytes, averaged over the window.",
+    "additionalProperties": {"$ref": "#/$defs/io.k8s.apimachinery.pkg.api.resource.Quantity"},
+}
+
+
+def _measured(kind: str, description: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """Definitions of one kind of ``metrics.k8s.io`` and its list."""
+    head = {"apiVersion": _text("Version of this representation."), "kind": _text("Kind of this object.")}
+    items = {"type": "array", "items": {"$ref": f"#/$defs/{METRICS_PREFIX}{kind}"}}
+    common = {"timestamp": _TIME, "window": _text("Time the measurement covers, as a Go duration.")}
+
+    def gvk(name: str) -> list[dict[str, str]]:
+        return [{"group": METRICS_GROUP, "version": "v1beta1", "kind": name}]
+
+    return {
+        f"{METRICS_PREFIX}{kind}": {
+            "type": "object",
+            "description": description,
+            "properties": {**head, "metadata": _META, **common, **fields},
+            "x-kubernetes-group-version-kind": gvk(kind),
+        },
+        f"{METRICS_PREFIX}{kind}List": {
+            "type": "object",
+            "properties": {**head, "metadata": _LIST_META, "items": items},
+            "required": ["items"],
+            "x-kubernetes-group-version-kind": gvk(f"{kind}List"),
+        },
+    }
+
+
 OWN_DEFINITIONS: Final[dict[str, Any]] = {
+    **_measured("NodeMetrics", "NodeMetrics is what a node uses.", {"usage": _USAGE}),
+    **_measured(
+        "PodMetrics",
+        "PodMetrics is what the containers of a pod use.",
+        {
+            "containers": {
+                "type": "array",
+                "items": {"type": "object", "properties": {"name": _text("Container."), "usage": _USAGE}},
+            }
+        },
+    ),
     **_kind(
         "Segment",
         "Segment is the overlay network of one namespace, whose name it bears.",

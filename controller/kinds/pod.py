@@ -5,8 +5,8 @@ from typing import Any, Final
 import orjson
 
 from controller.kinds import pod_defaults, pod_validation
-from controller.kinds.columns import AGE, NONE, Column, at, computed, dig, since
-from controller.kinds.kind import Kind, Object
+from controller.kinds.columns import AGE, NONE, at, computed, dig, since
+from controller.kinds.kind import Column, Kind, Object
 from controller.kinds.pod_status import ready, restarts, status_text
 from controller.kinds.rules import Errors, forbidden, invalid
 

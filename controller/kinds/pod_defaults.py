@@ -45,9 +45,6 @@ def default_pod_only(pod: Object) -> None:
     spec.setdefault("enableServiceLinks", True)
     for container in _containers(spec):
         _requests_from_limits(container)
-    for toleration in spec.get("tolerations") or []:
-        if toleration.get("operator") == "Equal" and not toleration.get("key") and not toleration.get("value"):
-            continue
 
 
 def _containers(spec: Object) -> list[Object]:

@@ -81,10 +81,8 @@ def status_text(pod: Object) -> str:
         if condition.get("type") == "PodScheduled" and condition.get("reason") == "SchedulingGated":
             reason = "SchedulingGated"
     initializing = _initializing(pod)
-    if initializing is not None and not _initialized(pod):
-        reason = initializing
-    else:
-        reason = _running_text(pod, reason)
+    still_initializing = initializing is not None and not _initialized(pod)
+    reason = str(initializing) if still_initializing else _running_text(pod, reason)
     if dig(pod, "metadata.deletionTimestamp"):
         if dig(pod, "status.reason") == "NodeLost":
             return "Unknown"

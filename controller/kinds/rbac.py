@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from controller.kinds import rules
-from controller.kinds.columns import AGE, Column, at, computed
-from controller.kinds.kind import Kind, Object
+from controller.kinds.columns import AGE, at, computed
+from controller.kinds.kind import Column, Kind, Object
 from controller.kinds.rules import Errors, invalid, not_supported, required
 
 GROUP: Final = "rbac.authorization.k8s.io"

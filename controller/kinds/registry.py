@@ -16,6 +16,7 @@ from controller.kinds import (
     pod,
     rbac,
     service,
+    virtual,
     workloads,
 )
 from controller.kinds.kind import Kind, ResourceKey
@@ -69,5 +70,6 @@ REGISTRY: Final = Registry(
         *coordination.KINDS,
         *network.KINDS,
         *breadth.KINDS,
+        *virtual.KINDS,
     ]
 )
