@@ -12,6 +12,7 @@ from controller.api import body as bodies
 from controller.api import reads
 from controller.api.access import Authenticator, Authorizer, denied_message
 from controller.api.admission import Admission
+from controller.api.authn import impersonated
 from controller.api.deletion import Deleter, options_of
 from controller.api.metrics import ApiMetrics
 from controller.api.negotiate import negotiate
@@ -110,6 +111,9 @@ class Api:
 
     async def _handle(self, request: Request) -> Answer:
         request.user = self.authenticator.authenticate(request.peer, request.headers.get("Authorization"))
+        if any(name.lower().startswith("impersonate-") for name in request.headers):
+            headers = {name.lower(): value for name, value in request.headers.items()}
+            request.user = impersonated(request.user, headers, _groups(request), self.authorizer)
         target = request.target = parse_target(request.path)
         request.verb = verb_of(request.method, target, request.flag("watch"))
         attributes = target.attributes(request.verb)
@@ -178,6 +182,10 @@ class Api:
             strict=bodies.strictness(request.text("fieldValidation")),
             apply=apply,
         )
+
+
+def _groups(request: Request) -> list[str]:
+    return [value for name, value in request.headers.items() if name.lower() == "impersonate-group"]
 
 
 def dry_run(request: Request) -> bool:

@@ -1,9 +1,18 @@
 """Puts the API together from its parts."""
 
+from collections.abc import Sequence
+
 from common.clock import Clock
 from controller.api import system
 from controller.api.access import Authenticator, Authorizer
-from controller.api.admission import Admission, default_tolerations, namespace_lifecycle, service_account
+from controller.api.admission import (
+    Admission,
+    Step,
+    default_tolerations,
+    namespace_lifecycle,
+    node_restriction,
+    service_account,
+)
 from controller.api.api import Api, Routes
 from controller.api.metrics import ApiMetrics
 from controller.api.ports import Kinds, Ports
@@ -13,7 +22,12 @@ from controller.store.cache import Cache
 from controller.store.entry import FieldsOf
 from controller.store.objects import Store
 
-ADMISSION = (namespace_lifecycle.admit, service_account.admit, default_tolerations.admit)
+ADMISSION: tuple[Step, ...] = (
+    namespace_lifecycle.admit,
+    node_restriction.admit,
+    service_account.admit,
+    default_tolerations.admit,
+)
 """In order: refusals that need nothing completed come first."""
 
 
@@ -41,11 +55,12 @@ def assemble(
     authorizer: Authorizer,
     metrics: ApiMetrics,
     advertise: str,
+    admission: Sequence[Step] = (),
 ) -> Api:
-    """The API with its system paths; other modules add to ``api.routes``."""
+    """The API with its system paths; other modules add to ``api.routes``. ``admission`` comes after ``ADMISSION``."""
     ports = Ports(kinds, Schemas.load(), store, cache, clock)
     routes = Routes()
     system.register(routes, advertise)
     known = {kind.key for kind in kinds.all()}
     metrics.watch_store(known.__contains__, cache.resources, cache.watchers, lambda: cache.revision)
-    return Api(ports, authenticator, authorizer, Admission(ADMISSION, cache.get), routes, metrics)
+    return Api(ports, authenticator, authorizer, Admission((*ADMISSION, *admission), cache.get), routes, metrics)

@@ -13,6 +13,7 @@ from aiohttp import ClientConnectionError, web
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from common.errors import ConfigError
 from common.logs import logger
 from controller.api.access import CertInfo
 from controller.api.api import Api
@@ -193,3 +194,20 @@ def bind(address: str) -> socket.socket:
     made.bind((host, int(port)))
     made.setblocking(False)
     return made
+
+
+def listening_sockets(address: str) -> list[socket.socket]:
+    """Inherited sockets, and one on ``address`` unless it is empty or inherited already.
+
+    Raises ``ConfigError`` when the address cannot be had.
+    """
+    found = inherited_sockets()
+    names = {f"{item.getsockname()[0]}:{item.getsockname()[1]}" for item in found}
+    if address and address not in names:
+        try:
+            found.append(bind(address))
+        except OSError as err:
+            raise ConfigError(f"cannot listen on api.listen = {address}: {err.strerror}") from err
+    if not found:
+        raise ConfigError("api.listen is empty and no socket was inherited: nothing to serve; set api.listen")
+    return found

@@ -26,10 +26,11 @@ def admit(request: AdmissionRequest, lookup: Lookup) -> None:
     name = spec.get("serviceAccountName") or "default"
     spec["serviceAccountName"] = spec["serviceAccount"] = name
     namespace = pod["metadata"].get("namespace", "")
-    account = lookup(SERVICE_ACCOUNTS, namespace, name)
-    if account is None:
+    found = lookup(SERVICE_ACCOUNTS, namespace, name)
+    if found is None:
         why = f'error looking up service account {namespace}/{name}: serviceaccount "{name}" not found'
         raise forbidden(PODS, pod["metadata"].get("name", ""), why)
+    account = found.decode()
     if not spec.get("imagePullSecrets") and account.get("imagePullSecrets"):
         spec["imagePullSecrets"] = account["imagePullSecrets"]
     wanted = spec.get("automountServiceAccountToken")

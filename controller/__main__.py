@@ -1,0 +1,102 @@
+"""sphere-controller: builds every part from the config and runs them in one task tree. No decisions here.
+
+etcd -> store, cache -> api <- HTTPS
+                  \\-> view -> reconcilers, scheduler, network planner -> local client -> api -> store
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from common.clock import SystemClock
+from common.entry import daemon
+from common.logs import logger
+from common.tls import client_context, server_context
+from controller.api import rbac_bootstrap, reviews, streams
+from controller.api.admission.service_ip import ServiceAllocator
+from controller.api.api import Api
+from controller.api.assemble import assemble, fields_of
+from controller.api.authn import Authentication
+from controller.api.authz import Authorization
+from controller.api.bootstrap import bootstrap
+from controller.api.local import LocalClient
+from controller.api.metrics import ApiMetrics
+from controller.api.server import Server, listening_sockets
+from controller.api.spherelets import Spherelets
+from controller.api.tokens import Tokens
+from controller.config import ControllerSettings
+from controller.kinds.kind import ResourceKey
+from controller.kinds.registry import REGISTRY
+from controller.store.cache import Cache, wait_for_etcd
+from controller.store.compaction import compact_forever
+from controller.store.etcd import Etcd
+from controller.store.objects import Store
+
+log = logger("controller")
+NAME = "sphere-controller"
+
+
+async def run(settings: ControllerSettings) -> None:
+    """Everything, until cancelled."""
+    clock, metrics = SystemClock(), ApiMetrics()
+    etcd = Etcd(settings.etcd.endpoints, settings.etcd.tls)
+    await wait_for_etcd(etcd, clock)
+    store = Store(etcd, clock, metrics.etcd_txn_s)
+    cache = Cache(etcd, clock, fields_of(REGISTRY))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(cache.run())
+        group.create_task(compact_forever(etcd, cache, clock))
+        await cache.wait_synced()
+        spherelets = Spherelets(cache, client_context(settings.spherelet.tls))
+        api = _api(settings, store, cache, clock, metrics, spherelets)
+        client = LocalClient(api, NAME)
+        port = int(settings.api.listen.rpartition(":")[2] or 6443)
+        await bootstrap(client, settings.api.advertise, settings.network.service_cidr, port)
+        await rbac_bootstrap.reconcile(client)
+        context = server_context(settings.api.tls, client_certificate=False)
+        group.create_task(Server(api, context).run(listening_sockets(settings.api.listen)))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await spherelets.close()
+            await etcd.close()
+
+
+def _api(
+    settings: ControllerSettings,
+    store: Store,
+    cache: Cache,
+    clock: SystemClock,
+    metrics: ApiMetrics,
+    spherelets: Spherelets,
+) -> Api:
+    key = settings.api.service_account_key.read_bytes()
+    tokens = Tokens(key, settings.api.service_account_issuer, clock, _uid_of(cache))
+    authorization = Authorization(cache)
+    api = assemble(
+        kinds=REGISTRY,
+        store=store,
+        cache=cache,
+        clock=clock,
+        authenticator=Authentication(tokens),
+        authorizer=authorization,
+        metrics=metrics,
+        advertise=f"{settings.api.advertise}:{settings.api.listen.rpartition(':')[2] or 6443}",
+        admission=[ServiceAllocator(cache, clock, settings.network.service_cidr).admit],
+    )
+    reviews.install(api.routes, tokens, authorization, jwks_uri=f"{settings.api.service_account_issuer}/openid/v1/jwks")
+    streams.install(api.routes, spherelets)
+    return api
+
+
+def _uid_of(cache: Cache) -> Callable[[ResourceKey, str, str], str | None]:
+    def uid(resource: ResourceKey, namespace: str, name: str) -> str | None:
+        entry = cache.get(resource, namespace, name)
+        return entry.uid if entry is not None else None
+
+    return uid
+
+
+main = daemon(NAME, ControllerSettings, run)
+
+if __name__ == "__main__":
+    main()
