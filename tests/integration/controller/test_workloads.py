@@ -1,0 +1,207 @@
+"""Controllers and scheduler on a real etcd through the real API; only the hosts are hollow."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from controller.api.local import LocalClient
+from controller.api.status import ApiError
+from controller.kinds.kind import Object
+from controller.kinds.registry import REGISTRY
+from controller.runtime import assembly
+from controller.runtime.resources import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    EVENTS,
+    NAMESPACES,
+    PODS,
+    PORTS,
+    REPLICA_SETS,
+    SEGMENTS,
+    SERVICE_ACCOUNTS,
+)
+from controller.scheduler.binding import Binder
+from controller.store.entry import Entry
+from tests.integration.conftest import ApiServer
+from tests.support.hollow_hosts import HollowHosts
+
+pytestmark = pytest.mark.integration
+
+
+@dataclass
+class World:
+    """Everything running."""
+
+    server: ApiServer
+    hosts: HollowHosts
+
+    def pods(self, namespace: str = "default") -> list[Object]:
+        return [e.decode() for e in self.entries(PODS, namespace) if not e.deleting]
+
+    def entries(self, resource: Any, namespace: str | None = None) -> list[Entry]:
+        return self.server.api.ports.cache.list(resource, namespace)
+
+    async def until(self, what: Callable[[], Any], timeout_s: float = 15.0) -> Any:
+        async with asyncio.timeout(timeout_s):
+            while not (found := what()):
+                await asyncio.sleep(0.02)
+        return found
+
+
+@pytest.fixture
+async def world(api_server: ApiServer) -> AsyncIterator[World]:
+    ports = api_server.api.ports
+    hosts = HollowHosts(api_server)
+    controllers = assembly.ControllerPorts(
+        cache=ports.cache,
+        client=lambda user: LocalClient(api_server.api, user),
+        acknowledged=lambda: ports.store.acknowledged,
+        binder=Binder(ports.cache, ports.store, ports.clock, 28),
+        clock=ports.clock,
+        kinds=REGISTRY.all(),
+        ca_pem="PEM",
+        pod_cidr="10.64.0.0/12",
+        segment_prefix=22,
+        block_prefix=28,
+        forgotten=lambda revision: True,
+    )
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(assembly.run(controllers)), group.create_task(hosts.run())]
+        await hosts.register("host-1", "host-2", "host-3")
+        try:
+            yield World(api_server, hosts)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+def deployment(replicas: int = 3, image: str = "busybox:1") -> Object:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {
+                "metadata": {"labels": {"app": "web"}},
+                "spec": {"containers": [{"name": "c", "image": image, "ports": [{"containerPort": 80}]}]},
+            },
+        },
+    }
+
+
+def images(world: World) -> list[str]:
+    return sorted(pod["spec"]["containers"][0]["image"] for pod in world.pods())
+
+
+async def test_life_of_a_deployment(world: World) -> None:
+    """Create, spread, address, roll, roll back, scale, delete: with kubectl as a user would."""
+    kubectl = world.server.kubectl
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]},
+    }
+    both = json.dumps({"apiVersion": "v1", "kind": "List", "items": [deployment(), service]})
+    await kubectl("apply", "--validate=false", "-f", "-", stdin=both)
+    assert "successfully rolled out" in await kubectl("rollout", "status", "deployment/web", "--timeout=20s")
+    pods = world.pods()
+    assert sorted(pod["spec"]["nodeName"] for pod in pods) == ["host-1", "host-2", "host-3"]
+    ports = [entry.decode() for entry in world.entries(PORTS, "default")]
+    assert {port["spec"]["podUID"] for port in ports} == {pod["metadata"]["uid"] for pod in pods}
+    assert len({port["spec"]["address"] for port in ports}) == 3
+
+    def ready_endpoints() -> int:
+        slices = [e.decode() for e in world.entries(ENDPOINT_SLICES, "default") if e.name.startswith("web-")]
+        return sum(each["conditions"]["ready"] for one in slices for each in one.get("endpoints") or ())
+
+    await world.until(lambda: ready_endpoints() == 3)
+
+    await kubectl("set", "image", "deployment/web", "c=busybox:2")
+    assert "successfully rolled out" in await kubectl("rollout", "status", "deployment/web", "--timeout=20s")
+    await world.until(lambda: images(world) == ["busybox:2"] * 3)
+    history = await kubectl("rollout", "history", "deployment/web")
+    assert "1 " in history
+    assert "2 " in history
+
+    await kubectl("rollout", "undo", "deployment/web")
+    assert "successfully rolled out" in await kubectl("rollout", "status", "deployment/web", "--timeout=20s")
+    await world.until(lambda: images(world) == ["busybox:1"] * 3)
+    assert len(world.entries(REPLICA_SETS, "default")) == 2
+
+    await kubectl("scale", "deployment/web", "--replicas=5")
+    await world.until(lambda: len(world.pods()) == 5)
+    await kubectl("scale", "deployment/web", "--replicas=1")
+    await world.until(lambda: len(world.pods()) == 1)
+
+    await kubectl("delete", "deployment/web")
+    await world.until(lambda: not world.entries(PODS, "default") and not world.entries(REPLICA_SETS, "default"))
+    await world.until(lambda: not world.entries(PORTS, "default"))
+    reasons = {entry.decode()["reason"] for entry in world.entries(EVENTS, "default")}
+    assert {"ScalingReplicaSet", "SuccessfulCreate", "Scheduled"} <= reasons
+
+
+async def test_a_new_namespace_is_furnished_and_deleted_whole(world: World) -> None:
+    local = world.server.local
+    await local.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
+    await world.until(lambda: world.entries(SERVICE_ACCOUNTS, "shop") and world.entries(CONFIG_MAPS, "shop"))
+    await world.until(lambda: [e for e in world.entries(SEGMENTS) if e.name == "shop"])
+    made = deployment()
+    made["metadata"]["namespace"] = "shop"
+    await local.create(DEPLOYMENTS, made)
+    await world.until(lambda: len([p for p in world.pods("shop") if p["status"].get("phase") == "Running"]) == 3)
+    await world.server.kubectl("delete", "namespace", "shop", "--timeout=20s")
+    assert not world.entries(PODS, "shop")
+    assert not world.entries(DEPLOYMENTS, "shop")
+    await world.until(lambda: not [e for e in world.entries(SEGMENTS) if e.name == "shop"])
+
+
+async def test_a_pod_that_fits_nowhere_says_why(world: World) -> None:
+    local = world.server.local
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "big", "namespace": "default"},
+        "spec": {"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "64"}}}]},
+    }
+    await local.create(PODS, pod)
+
+    def message() -> str:
+        for condition in world.pods()[0].get("status", {}).get("conditions") or ():
+            if condition["type"] == "PodScheduled":
+                return str(condition["message"])
+        return ""
+
+    assert await world.until(message) == "0/3 nodes are available: 3 Insufficient cpu."
+    await world.until(lambda: "FailedScheduling" in {e.decode()["reason"] for e in world.entries(EVENTS, "default")})
+    await world.hosts.register("host-4", cpu="100")
+    await world.until(lambda: world.pods()[0]["spec"].get("nodeName") == "host-4")
+
+
+async def test_a_bind_is_all_or_nothing_and_happens_once(world: World) -> None:
+    ports = world.server.api.ports
+    binder = Binder(ports.cache, ports.store, ports.clock, 28)
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "mine", "namespace": "default"},
+        "spec": {"schedulerName": "other", "containers": [{"name": "c", "image": "i"}]},
+    }
+    await world.server.local.create(PODS, pod)
+    await world.until(lambda: any(e.name == "default" for e in world.entries(SEGMENTS)))
+    revision = await binder.bind("default", "mine", "host-2")
+    await ports.cache.wait_revision(revision)
+    bound = world.pods()[0]
+    assert bound["spec"]["nodeName"] == "host-2"
+    port = world.entries(PORTS, "default")[0]
+    assert port.revision == revision == int(bound["metadata"]["resourceVersion"])
+    with pytest.raises(ApiError, match="already assigned"):
+        await binder.bind("default", "mine", "host-1")
+    assert len(world.entries(PORTS, "default")) == 1
