@@ -10,14 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common import broker
+from common import broker, containerd_conf
 from common.settings import TlsFiles
+from common.unbound import unbound_conf
 from sphere import topology
 from sphere.layout import PROJECT, Layout
 from sphere.toml import Value, dumps
 from sphere.topology import Machine
 
 ETCD_QUOTA_BYTES = 4 << 30
+UNBOUND_CONTROL = Path("/run/unbound.sock")
+AGENT_SOCKET = Path("/run/nsx-agent.sock")
+CONTAINERD_SOCKET = Path("/run/containerd/containerd.sock")
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ def _controller(layout: Layout) -> Component:
     text = dumps(
         {
             "etcd": {
-                "endpoints": [f"127.0.0.1:{topology.ETCD_PORT}"],
+                "endpoints": [f"https://127.0.0.1:{topology.ETCD_PORT}"],
                 "tls": tls(layout, "controller"),
             },
             "api": {
@@ -162,46 +166,23 @@ def _controller(layout: Layout) -> Component:
 def _containerd(machine: Machine, layout: Layout) -> Component:
     state = layout.state(machine.name) / "containerd"
     config = state / "config.toml"
-    text = dumps(
-        {
-            "version": 2,
-            "root": state / "root",
-            "state": "/run/containerd",
-            "disabled_plugins": [
-                f"io.containerd.snapshotter.v1.{name}" for name in ("aufs", "btrfs", "devmapper", "zfs", "native")
-            ],
-            "grpc": {"address": "/run/containerd/containerd.sock"},
-        }
-    )
-    return Component("containerd", ("containerd", "--config", str(config)), files={config: text}, directories=(state,))
+    text = containerd_conf.render(root=state / "root", state=CONTAINERD_SOCKET.parent, socket=CONTAINERD_SOCKET)
+    argv = ("containerd", "--config", str(config))
+    return Component("containerd", argv, files={config: text}, directories=(state,))
 
 
 def _unbound(machine: Machine, layout: Layout) -> Component:
     state = layout.state(machine.name) / "unbound"
     config = state / "unbound.conf"
-    text = f"""\
-server:
-  directory: "{state}"
-  chroot: ""
-  username: ""
-  pidfile: ""
-  use-syslog: no
-  do-daemonize: no
-  num-threads: 1
-  interface: {topology.DNS_ADDRESS}
-  ip-freebind: yes
-  access-control: 0.0.0.0/0 allow
-  local-zone: "{topology.CLUSTER_DOMAIN}." static
-remote-control:
-  control-enable: yes
-  control-interface: {UNBOUND_CONTROL}
-"""
+    text = unbound_conf(
+        dns_address=str(topology.DNS_ADDRESS),
+        control_socket=UNBOUND_CONTROL,
+        pid_file=Path("/run/unbound.pid"),
+        pod_cidr=str(topology.POD_CIDR),
+        service_cidr=str(topology.SERVICE_CIDR),
+        domain=topology.CLUSTER_DOMAIN,
+    )
     return Component("unbound", ("unbound", "-d", "-c", str(config)), files={config: text}, directories=(state,))
-
-
-UNBOUND_CONTROL = Path("/run/unbound.sock")
-AGENT_SOCKET = Path("/run/nsx-agent.sock")
-CONTAINERD_SOCKET = Path("/run/containerd/containerd.sock")
 
 
 def _agent(machine: Machine, layout: Layout) -> Component:

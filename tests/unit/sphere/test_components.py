@@ -19,17 +19,21 @@ def _all(layout: Layout) -> list[components.Component]:
 
 
 @pytest.mark.parametrize(
-    ("component", "module"),
-    [("sphere-controller", "controller.config"), ("spherelet", "spherelet.config"), ("nsx-agent", "nsx_agent.config")],
+    ("component", "module", "settings"),
+    [
+        ("sphere-controller", "controller.config", "ControllerSettings"),
+        ("spherelet", "spherelet.config", "Config"),
+        ("nsx-agent", "nsx_agent.config", "Config"),
+    ],
 )
-def test_a_daemon_takes_its_config(tmp_path: Path, component: str, module: str) -> None:
+def test_a_daemon_takes_its_config(tmp_path: Path, component: str, module: str, settings: str) -> None:
     found = [one for one in _all(Layout(tmp_path)) if one.name == component]
     assert found
     for one in found:
         ((path, text),) = one.files.items()
         target = tmp_path / path.name
         target.write_text(text)
-        load(target, importlib.import_module(module).Config)
+        load(target, getattr(importlib.import_module(module), settings))
 
 
 def test_state_of_machines_is_apart(tmp_path: Path) -> None:
