@@ -6,6 +6,7 @@ gives its memory back.
 
 import asyncio
 import json
+import os
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -176,17 +177,24 @@ class Nft:
         return {str(counter["name"]): int(counter["packets"]) for counter in found}
 
     async def _call(self, arguments: list[str], text: str) -> str:
-        pipe = asyncio.subprocess.PIPE
+        # A file in memory, not a pipe: whole at once, and nothing to write to if nft dies early.
+        source = os.memfd_create("nft", os.MFD_CLOEXEC)
         try:
+            with open(source, "wb", closefd=False) as file:
+                file.write(text.encode())
+            os.lseek(source, 0, os.SEEK_SET)
+            pipe = asyncio.subprocess.PIPE
             process = await asyncio.create_subprocess_exec(
-                self._program, *arguments, stdin=pipe, stdout=pipe, stderr=pipe
+                self._program, *arguments, stdin=source, stdout=pipe, stderr=pipe
             )
         except OSError as err:
             raise Retryable(f"cannot run {self._program}: {err.strerror}") from err
+        finally:
+            os.close(source)
         self.pids.add(process.pid)
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                output, errors = await process.communicate(text.encode())
+                output, errors = await process.communicate()
         except TimeoutError as err:
             raise Retryable(f"nft did not finish in {TIMEOUT_S} s") from err
         finally:

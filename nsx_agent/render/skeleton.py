@@ -106,6 +106,8 @@ def _hooks(site: Site) -> dict[str, ChainSpec]:
             ),
             "filter hook output priority filter",
         ),
+        # The tunnel looks up its outer route with the packet's mark: without this, answers would loop into the tunnel.
+        "unmark": ChainSpec((f"oifname {tunnel} meta mark set 0",), "filter hook postrouting priority mangle"),
         "translate": ChainSpec(
             (
                 f"ip saddr . ip daddr @hairpin snat ip to {own}",
