@@ -104,6 +104,10 @@ class NetworkController:
             hosts = frozenset(self.planner.nodes) if kind == "cluster" else frozenset((name,))
         return frozenset(host for host in hosts if self.planner.alive(host))
 
+    def forgotten(self, revision: int) -> bool:
+        """Whether every live host has put all of ``revision`` in force, so that an address freed by it is free."""
+        return self.realization.reached(None, revision)
+
     # Events: memory only
 
     def _on_change(self, change: Change) -> None:

@@ -27,6 +27,7 @@ from controller.network.views import (
     SEGMENTS,
     SERVICES,
     BlockView,
+    Endpoint,
     NamespaceView,
     NodeView,
     PodView,
@@ -64,6 +65,8 @@ class Planner:
         self._blocks: dict[str, set[str]] = {}
         self._block_keys: dict[str, str] = {}
         self._port_hosts: dict[str, str] = {}
+        self._port_at: dict[str, PortView] = {}
+        self._services_of: dict[str, Counter[Key]] = {}
         self._online: dict[str, bool] = {}
         self._cleared: set[str] = set()
         self._drained: set[str] = set()
@@ -182,12 +185,19 @@ class Planner:
         slices = self._slices.get(key, {})
         compiled = None
         if view is not None and (view.cluster_ip or view.external_name):
-            compiled = compile_service(view, [slices[name] for name in sorted(slices)], self.alive)
+            compiled = compile_service(view, [slices[name] for name in sorted(slices)], self._usable)
         self.desired.put(CLUSTER, f"service/{key[0]}/{key[1]}", compiled.item if compiled else None)
         self._ready_count.subtract(self._ready.pop(key, frozenset()))
         if compiled is not None and compiled.ready:
             self._ready[key] = compiled.ready
             self._ready_count.update(compiled.ready)
+
+    def _usable(self, endpoint: Endpoint) -> bool:
+        """Its host, if it has one, is alive, and its address is not that of a pod that is gone."""
+        if endpoint.host and not self.alive(endpoint.host):
+            return False
+        ports = [self._port_at[address] for address in endpoint.addresses if address in self._port_at]
+        return all(not port.quarantined and port.pod_uid in self.pods for port in ports)
 
     def _plan_node(self, key: Key) -> None:
         node = self.nodes.get(key[1])
@@ -289,6 +299,11 @@ class Planner:
             self.pods.pop(before.uid, None)
         if after is not None:
             self.pods[after.uid] = after
+        if before is None or after is None or before.uid != after.uid:
+            for each in (before, after):
+                port = self.ports.get(each.uid) if each is not None else None
+                if port is not None:
+                    self._address_changed(port.address)
         for uid in {each.uid for each in (before, after) if each is not None}:
             self._member_changed(uid)
 
@@ -296,16 +311,23 @@ class Planner:
         before, after = cast(PortView | None, old), cast(PortView | None, new)
         if before is not None:
             self.span.remove(before)
+            if self._port_at.get(before.address) == before:
+                del self._port_at[before.address]
             if self.ports.get(before.pod_uid) == before:
                 del self.ports[before.pod_uid]
         if after is not None:
             self.span.add(after)
+            self._port_at[after.address] = after
             if not after.quarantined:
                 self.ports[after.pod_uid] = after
         for each in (before, after):
             if each is not None:
                 self._dirty_interest.add(each.host)
                 self._member_changed(each.pod_uid)
+                self._address_changed(each.address)
+
+    def _address_changed(self, address: str) -> None:
+        self._dirty.update((SERVICES, key) for key in self._services_of.get(address, ()))
 
     def _member_changed(self, uid: str) -> None:
         pod, port = self.pods.get(uid), self.ports.get(uid)
@@ -324,10 +346,18 @@ class Planner:
             if not slices:
                 del self._slices[key]
             self._dirty.add((SERVICES, key))
+            for address in before.addresses:
+                self._services_of[address][key] -= 1
+                if not self._services_of[address][key]:
+                    del self._services_of[address][key]
+                if not self._services_of[address]:
+                    del self._services_of[address]
         if after is not None:
             key = (after.namespace, after.service)
             self._slices.setdefault(key, {})[after.name] = after
             self._dirty.add((SERVICES, key))
+            for address in after.addresses:
+                self._services_of.setdefault(address, Counter())[key] += 1
 
     def _on_block(self, old: View | None, new: View | None) -> None:
         before, after = cast(BlockView | None, old), cast(BlockView | None, new)

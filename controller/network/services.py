@@ -1,11 +1,12 @@
 """Service and its EndpointSlices to the wire item that load balancers and DNS of all hosts hold. Pure.
 
 Who gets new connections (KEP-1669): endpoints that are ready; if there is none, those that are still serving while
-they terminate; with ``publishNotReadyAddresses`` all of them. Endpoints on a host that is not alive are no choice.
+they terminate; with ``publishNotReadyAddresses`` all of them. Endpoints that are not usable (on a host that is not
+alive, or whose pod is gone) are no choice.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common.messages import Backend, DnsName, ServiceItem, ServicePort
 from controller.network.views import Endpoint, ServicePortView, ServiceView, SliceView
@@ -21,17 +22,16 @@ class CompiledService:
     ready: frozenset[str]
 
 
-def compile_service(view: ServiceView, slices: Sequence[SliceView], alive: Callable[[str], bool]) -> CompiledService:
-    """``alive`` answers for a host name; endpoints without a host are outside the cluster and always alive."""
-    usable = [
-        SliceView(each.namespace, each.name, each.service, each.ports, _on_live_hosts(each.endpoints, alive))
-        for each in slices
-    ]
-    everyone = [endpoint for each in usable for endpoint in each.endpoints]
+def compile_service(
+    view: ServiceView, slices: Sequence[SliceView], usable: Callable[[Endpoint], bool]
+) -> CompiledService:
+    """``slices`` in any order; ``usable`` judges one endpoint."""
+    slices = [replace(each, endpoints=tuple(filter(usable, each.endpoints))) for each in slices]
+    everyone = [endpoint for each in slices for endpoint in each.endpoints]
     wanted = [endpoint for endpoint in everyone if endpoint.ready or view.publish_not_ready]
     ready = frozenset(address for endpoint in wanted for address in endpoint.addresses)
     headless = view.cluster_ip == HEADLESS
-    ports = () if headless or view.external_name else tuple(_service_port(view, port, usable) for port in view.ports)
+    ports = () if headless or view.external_name else tuple(_service_port(view, port, slices) for port in view.ports)
     item = ServiceItem(
         namespace=view.namespace,
         name=view.name,
@@ -44,10 +44,6 @@ def compile_service(view: ServiceView, slices: Sequence[SliceView], alive: Calla
         external_local=view.external_local,
     )
     return CompiledService(item, ready)
-
-
-def _on_live_hosts(endpoints: Iterable[Endpoint], alive: Callable[[str], bool]) -> tuple[Endpoint, ...]:
-    return tuple(each for each in endpoints if not each.host or alive(each.host))
 
 
 def _service_port(view: ServiceView, port: ServicePortView, slices: Iterable[SliceView]) -> ServicePort:

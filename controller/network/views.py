@@ -132,6 +132,10 @@ class SliceView:
     ports: tuple[NamedPort, ...]
     endpoints: tuple[Endpoint, ...]
 
+    @property
+    def addresses(self) -> frozenset[str]:
+        return frozenset(address for endpoint in self.endpoints for address in endpoint.addresses)
+
 
 @dataclass(frozen=True, slots=True)
 class PeerView:

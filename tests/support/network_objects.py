@@ -182,7 +182,7 @@ def events(draw: st.DrawFn) -> Event:
     namespace, host = draw(st.sampled_from(NAMES)), draw(st.sampled_from(HOSTS))
     gone = draw(st.integers(0, 3)) == 0
     number = draw(st.integers(0, 3))
-    address = f"10.64.0.{number}"
+    address = f"10.64.{NAMES.index(namespace)}.{number}"
     pod = f"pod-{number}"
     obj: Object
     match kind:
