@@ -11,7 +11,7 @@ from common.clock import SystemClock
 from common.entry import daemon
 from common.logs import logger
 from common.tls import client_context, server_context
-from controller.api import rbac_bootstrap, reviews, streams
+from controller.api import metrics_api, openapi, pod_actions, rbac_bootstrap, reviews, streams
 from controller.api.admission.service_ip import ServiceAllocator
 from controller.api.api import Api
 from controller.api.assemble import assemble, fields_of
@@ -26,6 +26,10 @@ from controller.api.tokens import Tokens
 from controller.config import ControllerSettings
 from controller.kinds.kind import ResourceKey
 from controller.kinds.registry import REGISTRY
+from controller.network.run import build as build_network
+from controller.runtime.assembly import ControllerPorts
+from controller.runtime.assembly import run as run_controllers
+from controller.scheduler.binding import Binder
 from controller.store.cache import Cache, wait_for_etcd
 from controller.store.compaction import compact_forever
 from controller.store.etcd import Etcd
@@ -47,13 +51,33 @@ async def run(settings: ControllerSettings) -> None:
         group.create_task(compact_forever(etcd, cache, clock))
         await cache.wait_synced()
         spherelets = Spherelets(cache, client_context(settings.spherelet.tls))
-        api = _api(settings, store, cache, clock, metrics, spherelets)
+        binder = Binder(cache, store, clock, settings.network.block_prefix)
+        api = _api(settings, store, cache, clock, metrics, spherelets, binder)
         client = LocalClient(api, NAME)
         port = int(settings.api.listen.rpartition(":")[2] or 6443)
         await bootstrap(client, settings.api.advertise, settings.network.service_cidr, port)
         await rbac_bootstrap.reconcile(client)
         context = server_context(settings.api.tls, client_certificate=False)
         group.create_task(Server(api, context).run(listening_sockets(settings.api.listen)))
+        network = build_network(cache, client, settings.broker, clock, metrics.registry)
+        group.create_task(network.run())
+        group.create_task(
+            run_controllers(
+                ControllerPorts(
+                    cache=cache,
+                    client=lambda name: LocalClient(api, name),
+                    acknowledged=lambda: store.acknowledged,
+                    binder=binder,
+                    clock=clock,
+                    kinds=REGISTRY.all(),
+                    ca_pem=settings.api.tls.ca.read_text(),
+                    pod_cidr=settings.network.pod_cidr,
+                    segment_prefix=settings.network.segment_prefix,
+                    block_prefix=settings.network.block_prefix,
+                    forgotten=network.forgotten,
+                )
+            )
+        )
         try:
             await asyncio.Event().wait()
         finally:
@@ -68,6 +92,7 @@ def _api(
     clock: SystemClock,
     metrics: ApiMetrics,
     spherelets: Spherelets,
+    binder: Binder,
 ) -> Api:
     key = settings.api.service_account_key.read_bytes()
     tokens = Tokens(key, settings.api.service_account_issuer, clock, _uid_of(cache))
@@ -81,10 +106,13 @@ def _api(
         authorizer=authorization,
         metrics=metrics,
         advertise=f"{settings.api.advertise}:{settings.api.listen.rpartition(':')[2] or 6443}",
-        admission=[ServiceAllocator(cache, clock, settings.network.service_cidr).admit],
+        admission=[ServiceAllocator(cache, clock, settings.network.service_cidr).admit, authorization.admit],
     )
     reviews.install(api.routes, tokens, authorization, jwks_uri=f"{settings.api.service_account_issuer}/openid/v1/jwks")
     streams.install(api.routes, spherelets)
+    pod_actions.install(api.routes, binder)
+    metrics_api.install(api.routes, spherelets, clock)
+    openapi.install(api.routes, REGISTRY.all)
     return api
 
 

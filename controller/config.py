@@ -1,9 +1,10 @@
-"""Configuration of sphere-controller. Every limit and period that a person may tune is here, with its unit in its name."""
+"""Configuration of sphere-controller. What a person may tune is here, with its unit in its name."""
 
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from common.errors import ConfigError
+from common.mqtt import Broker
 from common.settings import Settings, TlsFiles
 
 
@@ -15,7 +16,7 @@ class EtcdSettings(Settings, frozen=True, kw_only=True):
 
 
 class ApiSettings(Settings, frozen=True, kw_only=True):
-    """``listen`` is host:port, or empty when only inherited sockets are served. ``advertise`` is an address that pods reach."""
+    """``listen`` is host:port, or empty when only inherited sockets are served. ``advertise`` is what pods reach."""
 
     listen: str
     advertise: str
@@ -30,14 +31,6 @@ class SphereletSettings(Settings, frozen=True, kw_only=True):
     tls: TlsFiles
 
 
-class BrokerSettings(Settings, frozen=True, kw_only=True):
-    """The MQTT broker."""
-
-    host: str
-    port: int = 8883
-    tls: TlsFiles
-
-
 class NetworkSettings(Settings, frozen=True, kw_only=True):
     """Address plan. ``block_prefix`` sizes a host's block of a segment, ``segment_prefix`` a namespace's subnet."""
 
@@ -47,11 +40,6 @@ class NetworkSettings(Settings, frozen=True, kw_only=True):
     cluster_domain: str = "cluster.local"
     block_prefix: int = 28
     segment_prefix: int = 22
-    quarantine_max_s: float = 600.0
-    """An address is reused after this time even if a host never confirmed that it forgot it."""
-    clearance_timeout_s: float = 10.0
-    """How long a starting pod waits for other hosts to know it."""
-    strict_namespaces: tuple[str, ...] = ()
 
 
 class ControllerSettings(Settings, frozen=True, kw_only=True):
@@ -60,7 +48,7 @@ class ControllerSettings(Settings, frozen=True, kw_only=True):
     etcd: EtcdSettings
     api: ApiSettings
     spherelet: SphereletSettings
-    broker: BrokerSettings
+    broker: Broker
     network: NetworkSettings = NetworkSettings()
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from controller.api.admission import (
     default_tolerations,
     namespace_lifecycle,
     node_restriction,
+    priority,
     service_account,
 )
 from controller.api.api import Api, Routes
@@ -26,6 +27,7 @@ ADMISSION: tuple[Step, ...] = (
     namespace_lifecycle.admit,
     node_restriction.admit,
     service_account.admit,
+    priority.admit,
     default_tolerations.admit,
 )
 """In order: refusals that need nothing completed come first."""

@@ -6,8 +6,6 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Histogram,
-    PlatformCollector,
-    ProcessCollector,
     generate_latest,
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -24,8 +22,6 @@ class ApiMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
         self._total = Counter(
             "apiserver_request_total",
             "Requests answered.",
@@ -71,8 +67,8 @@ class ApiMetrics:
         self._seconds.labels(verb, group, resource).observe(seconds)
 
     def render(self) -> bytes:
-        """Prometheus' text format."""
-        return generate_latest(self.registry)
+        """Prometheus' text format: these, and the process-wide ones (process, runtime of the controllers)."""
+        return generate_latest(self.registry) + generate_latest(REGISTRY)
 
 
 class _StoreCollector:

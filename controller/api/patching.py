@@ -109,7 +109,12 @@ class Patcher:
         if errors:
             raise bodies.decoding_error(kind.kind, kind.version, errors)
         warnings += bodies.judge_fields(unknown, [], options.strict)
+        self._ports.schemas.normalize(kind.schema, applied)
         applied.setdefault("metadata", {}).setdefault("name", name)
+        if applied["metadata"]["name"] != name:
+            raise bad_request(
+                f"the name of the object ({applied['metadata']['name']}) does not match the name on the URL ({name})"
+            )
         shape = self._ports.schemas.get(kind.schema)
         now = rfc3339(self._ports.clock.now())
 

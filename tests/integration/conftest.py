@@ -13,6 +13,7 @@ import yaml
 from common.clock import SystemClock
 from common.settings import TlsFiles
 from common.tls import server_context
+from controller.api import openapi
 from controller.api.access import CertificateAuthenticator, MastersAuthorizer
 from controller.api.api import Api
 from controller.api.assemble import assemble, fields_of
@@ -100,6 +101,7 @@ async def serving(folder: Path, pki: TestCa, etcd: EtcdProcess) -> AsyncIterator
         metrics=metrics,
         advertise="127.0.0.1:6443",
     )
+    openapi.install(api.routes, REGISTRY.all)
     local = LocalClient(api, "test")
     item = bind("127.0.0.1:0")
     url = f"https://127.0.0.1:{item.getsockname()[1]}"

@@ -17,7 +17,7 @@ data: {a: "1"}
 
 
 async def test_create_get_list_delete(api_server: ApiServer) -> None:
-    assert "configmap/one created" in await api_server.kubectl("create", "--validate=false", "-f", "-", stdin=CONFIG_MAP)
+    assert "configmap/one created" in await api_server.kubectl("create", "-f", "-", stdin=CONFIG_MAP)
     got = json.loads(await api_server.kubectl("get", "configmap", "one", "-o", "json"))
     assert got["data"] == {"a": "1"}
     assert got["metadata"]["resourceVersion"].isdigit()
