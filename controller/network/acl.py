@@ -84,6 +84,11 @@ class AccessList:
         self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._sent = 0
 
+    @property
+    def have(self) -> Access:
+        """What the broker holds."""
+        return dict(self._have)
+
     def on_message(self, message: Received) -> None:
         """To be called with every message on ``RESPONSE_TOPIC``."""
         for response in json.loads(message.payload).get("responses", ()):
