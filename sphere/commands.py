@@ -8,16 +8,17 @@ from common.errors import Terminal
 TIMEOUT_S = 60.0
 
 
-def run(argv: Sequence[str], *, stdin: str | None = None, timeout_s: float = TIMEOUT_S) -> str:
-    """Standard output of ``argv``. Raises ``Terminal`` with the command and its own words."""
+def run(argv: Sequence[str], *, stdin: str = "", timeout_s: float = TIMEOUT_S, task: str = "") -> str:
+    """Standard output of ``argv``. Raises ``Terminal`` with its own words, after ``task`` or else the command."""
     try:
-        done = subprocess.run(argv, input=stdin or "", capture_output=True, text=True, timeout=timeout_s, check=False)
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False)
     except FileNotFoundError:
         raise Terminal(f"{argv[0]} is not installed; run `make up`, which installs what is missing") from None
     except subprocess.TimeoutExpired:
         raise Terminal(f"`{' '.join(argv)}` did not end within {timeout_s:.0f} s") from None
     if done.returncode != 0:
-        raise Terminal(f"`{' '.join(argv)}` failed: {(done.stderr or done.stdout).strip()}")
+        words = (done.stderr or done.stdout).strip()
+        raise Terminal(f"{task}: {words}" if task else f"`{' '.join(argv)}` failed: {words}")
     return done.stdout
 
 

@@ -58,7 +58,7 @@ def start(layout: Layout, machine: Machine, components: Sequence[Component]) -> 
     spec = runtime / "machine.json"
     spec.write_text(json.dumps(_spec(layout, machine, components), indent=2))
     argv = [sys.executable, "-E", "-s", "-S", "-m", "sphere.supervisor.launch", str(spec)]
-    pid = int(run(["env", "-C", str(PROJECT), *argv]))
+    pid = int(run(["env", "-C", str(PROJECT), *argv], task=f"cannot make machine {machine.name}"))
     (runtime / "pid").write_text(f"{pid} {_start_time(pid)}")
 
 

@@ -11,6 +11,7 @@ from sphere.commands import succeeds
 TOOLS = {
     "ip": "iproute2",
     "nsenter": "util-linux",
+    "unshare": "util-linux",
     "nft": "nftables",
     "etcd": "etcd-server",
     "mosquitto": "mosquitto",
@@ -35,7 +36,8 @@ def require_root() -> None:
 def check(*, monitoring: bool) -> None:
     """Raise ``Terminal`` listing everything that is missing, not only the first thing."""
     require_root()
-    problems = [*_missing_tools(monitoring), *(message for test, message in _FEATURES if not test())]
+    # The kernel is asked by means of the tools, so these come first.
+    problems = _missing_tools(monitoring) or [message for test, message in _FEATURES if not test()]
     if problems:
         raise Terminal("this machine cannot carry a cluster:\n  - " + "\n  - ".join(problems))
 

@@ -178,7 +178,7 @@ def main() -> None:
     os.close(writer)
     failure = os.read(reader, 4096)
     if failure:
-        raise SystemExit(f"cannot make machine {spec['machine']}: {failure.decode()}")
+        raise SystemExit(failure.decode())
     print(pid)
 
 
