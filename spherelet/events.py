@@ -1,0 +1,111 @@
+"""Events of pods: told here at once, written to the API later, aggregated; never in the way of a pod."""
+
+import asyncio
+import hashlib
+from typing import Any
+
+from common.clock import Clock, rfc3339
+from common.errors import SphereError
+from common.kube import KubeClient
+from common.logs import logger
+from common.tasks import Wake
+from spherelet.model import PodView
+
+PENDING_MAX = 1000
+REPEAT_PERIOD_S = 10.0
+KNOWN_MAX = 4000
+
+log = logger("events")
+
+
+class Events:
+    """A bounded box of events that wait to be written, one per (pod, container, reason, message)."""
+
+    def __init__(self, kube: KubeClient, host: str, clock: Clock) -> None:
+        self._kube = kube
+        self._host = host
+        self._clock = clock
+        self._pending: dict[str, dict[str, Any]] = {}
+        self._written: dict[str, dict[str, Any]] = {}
+        self._wake = Wake()
+
+    def tell(self, pod: PodView, reason: str, message: str, *, container: str = "", warning: bool = False) -> None:
+        """Remember an event about ``pod`` (or one of its containers). Never blocks; drops the oldest when full."""
+        if not pod.namespace:
+            return
+        init = container in {each.name for each in pod.init}
+        path = f"spec.{'initContainers' if init else 'containers'}{{{container}}}" if container else ""
+        identity = hashlib.sha256(f"{pod.uid}\0{path}\0{reason}\0{message}".encode()).hexdigest()[:16]
+        now = rfc3339(self._clock.now())
+        known = self._pending.get(identity) or self._written.pop(identity, None)
+        if known is None:
+            known = self._new(pod, identity, path, reason, message, warning=warning, now=now)
+        else:
+            known["count"] += 1
+        known["lastTimestamp"] = now
+        self._pending[identity] = known
+        while len(self._pending) > PENDING_MAX:
+            self._pending.pop(next(iter(self._pending)))
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write events until cancelled; what the API refuses is dropped, what it cannot take now is tried again."""
+        while True:
+            await self._wake.wait()
+            while self._pending:
+                identity, event = next(iter(self._pending.items()))
+                try:
+                    await self._write(event)
+                except SphereError as err:
+                    log.info("event not written", reason=str(err))
+                    if not getattr(err, "final", False):
+                        await asyncio.sleep(1.0)
+                        continue
+                if self._pending.get(identity) is event:
+                    del self._pending[identity]
+                self._written[identity] = event
+                while len(self._written) > KNOWN_MAX:
+                    self._written.pop(next(iter(self._written)))
+
+    async def _write(self, event: dict[str, Any]) -> None:
+        namespace, name = event["metadata"]["namespace"], event["metadata"]["name"]
+        path = f"/api/v1/namespaces/{namespace}/events"
+        if event["count"] == 1:
+            await self._kube.create(path, event)
+            return
+        change = {"count": event["count"], "lastTimestamp": event["lastTimestamp"]}
+        try:
+            await self._kube.patch(f"{path}/{name}", change, "application/merge-patch+json")
+        except SphereError as err:
+            if getattr(err, "code", 0) != 404:
+                raise
+            await self._kube.create(path, event)
+
+    def _new(
+        self, pod: PodView, identity: str, path: str, reason: str, message: str, *, warning: bool, now: str
+    ) -> dict[str, Any]:
+        about = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "namespace": pod.namespace,
+            "name": pod.name,
+            "uid": pod.uid,
+            "resourceVersion": str(pod.metadata.get("resourceVersion", "")),
+        }
+        if path:
+            about["fieldPath"] = path
+        return {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{pod.name}.{identity}", "namespace": pod.namespace},
+            "involvedObject": about,
+            "reason": reason,
+            "message": message[:1024],
+            "type": "Warning" if warning else "Normal",
+            "source": {"component": "kubelet", "host": self._host},
+            "reportingComponent": "kubelet",
+            "reportingInstance": self._host,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }

@@ -1,0 +1,138 @@
+r"""Where a pod is in its life. Pure: all branching on stage happens here.
+
+::
+
+    wanted   |<------------------ in the API, not deleting ------------------>|<- deleting, or gone ->|
+             |                                                                |                       |
+    RUNNING  |= images, volumes, network -> init -> containers (restarts) ====\
+             |                                          deadline, all ended ---+-> ENDING: drain, preStop, signals
+             |                                                                     RELEASING: network, namespaces,
+             |                                                                                volumes, cgroups
+    status   | Pending ........................ Running ...................... Succeeded | Failed | (unchanged)
+             |                                                                     ENDED: logs stay while the API has
+             |                                                                            the pod; then DELETE, remove
+
+A pod never goes back to the left. A container that ended before it was started has never run.
+"""
+
+from enum import StrEnum
+
+from common.clock import parse_rfc3339
+from spherelet.model import ContainerState, ContainerView, Observed, PodView, Role
+
+
+class Stage(StrEnum):
+    """See the chart."""
+
+    RUNNING = "running"
+    ENDING = "ending"
+    RELEASING = "releasing"
+    ENDED = "ended"
+
+
+def stage(want: PodView | None, seen: Observed, now: float) -> Stage:
+    """The stage of a pod; ``want`` is None when the API has it no more."""
+    if want is not None and not want.deleting and outcome(want, seen, now) is None:
+        return Stage.RUNNING
+    if any(alive(each) for attempts in seen.containers.values() for each in attempts):
+        return Stage.ENDING
+    if seen.sandbox is not None or seen.volumes is not None or _unreaped(seen):
+        return Stage.RELEASING
+    return Stage.ENDED
+
+
+def outcome(want: PodView, seen: Observed, now: float) -> tuple[str, str, str] | None:
+    """(phase, reason, message) once the pod has ended for good, else None."""
+    phase = str(want.status.get("phase") or "")
+    if phase in ("Succeeded", "Failed"):
+        return phase, str(want.status.get("reason") or ""), str(want.status.get("message") or "")
+    if deadline_passed(want, seen, now):
+        return "Failed", "DeadlineExceeded", "Pod was active on the node longer than the specified deadline"
+    for each in want.init:
+        last = seen.last(each.name)
+        if each.role is Role.INIT and ended(last) and not succeeded(last) and not restarts(want, each, last):
+            return "Failed", "", ""
+    lasts = [seen.last(each.name) for each in want.main]
+    if not all(ended(last) and not restarts(want, each, last) for each, last in zip(want.main, lasts, strict=True)):
+        return None
+    return ("Succeeded" if all(succeeded(last) for last in lasts) else "Failed"), "", ""
+
+
+def deadline_at(want: PodView, seen: Observed) -> float | None:
+    """When ``activeDeadlineSeconds`` passes, once the pod has started."""
+    limit = want.spec.get("activeDeadlineSeconds")
+    started = want.status.get("startTime")
+    if limit is None:
+        return None
+    if started:
+        return parse_rfc3339(started) + float(limit)
+    return seen.sandbox.created_at + float(limit) if seen.sandbox else None
+
+
+def deadline_passed(want: PodView, seen: Observed, now: float) -> bool:
+    """Whether ``activeDeadlineSeconds`` has passed."""
+    at = deadline_at(want, seen)
+    return at is not None and now >= at
+
+
+def alive(state: ContainerState) -> bool:
+    """Created or running: it has to be stopped before anything below it is taken away."""
+    return state.exit is None
+
+
+def ended(state: ContainerState | None) -> bool:
+    """It ran, and it is over."""
+    return state is not None and state.exit is not None and state.started_at > 0
+
+
+def succeeded(state: ContainerState | None) -> bool:
+    """It ran to exit status 0."""
+    return ended(state) and state is not None and state.exit is not None and state.exit.code == 0
+
+
+def restarts(want: PodView, container: ContainerView, last: ContainerState | None) -> bool:
+    """Whether an ended container is to run again, by role and ``restartPolicy``."""
+    if container.role is Role.SIDECAR:
+        return True
+    if container.role is Role.INIT:
+        return not succeeded(last) and want.restart_policy != "Never"
+    if want.restart_policy == "OnFailure":
+        return not succeeded(last)
+    return want.restart_policy == "Always"
+
+
+def initialized(want: PodView, seen: Observed) -> bool:
+    """Init containers are through (and stay so, once a main container has run)."""
+    if any(seen.last(each.name) is not None for each in want.main):
+        return True
+    return all(
+        succeeded(seen.last(each.name)) if each.role is Role.INIT else sidecar_started(each, seen) for each in want.init
+    )
+
+
+def sidecar_started(container: ContainerView, seen: Observed) -> bool:
+    """A sidecar lets the next container begin once it runs, its hook returned and its startup probe passed."""
+    last = seen.last(container.name)
+    return last is not None and started(container, last, seen)
+
+
+def started(container: ContainerView, state: ContainerState, seen: Observed) -> bool:
+    """``containerStatuses[].started``: running, hook returned, startup probe passed."""
+    if not state.running or container.name in seen.hooks_pending:
+        return False
+    return not container.spec.get("startupProbe") or seen.probes.get((state.id, "startup")) is True
+
+
+def ready(container: ContainerView, state: ContainerState | None, seen: Observed) -> bool:
+    """``containerStatuses[].ready``."""
+    if state is None:
+        return False
+    if container.role is Role.INIT:
+        return succeeded(state)
+    if not started(container, state, seen):
+        return False
+    return not container.spec.get("readinessProbe") or seen.probes.get((state.id, "readiness")) is True
+
+
+def _unreaped(seen: Observed) -> bool:
+    return any(not each.reaped for attempts in seen.containers.values() for each in attempts)

@@ -1,0 +1,224 @@
+"""The loop: observe -> plan -> apply -> report, one serial worker per pod.
+
+::
+
+    watch ----> Desired --+                          +--> apply (a task per action) --+
+    pidfds ---> Runtime --+-> dirty(uid) -> _plan ---+                                +-> dirty(uid)
+    probes ---> record ---+                          +--> reports.add(uid) -> _report -> PATCH, DELETE
+    audit ----------------+
+
+Planning never waits for the API, so that pods are kept running while it is away.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+
+from common.clock import Clock
+from common.errors import Retryable
+from common.kube import KubeClient, KubeError
+from common.logs import logger
+from common.tasks import KeyQueue
+from spherelet import lifecycle, metrics, report, termination
+from spherelet.apply import Ports, apply, begin
+from spherelet.config import audit_period_s, volumes_period_s, workers_max
+from spherelet.desired import Desired
+from spherelet.lifecycle import Stage
+from spherelet.model import Action, Failure, Object, PodView, Wait
+from spherelet.observed import Record, snapshot
+from spherelet.plan import plan
+
+COALESCE_S = 0.5
+"""A status that says nothing urgent waits this long for the next change."""
+
+log = logger("loop")
+
+
+@dataclass(slots=True)
+class Loop:
+    """Runs every pod of this host."""
+
+    records: dict[str, Record]
+    desired: Desired
+    kube: KubeClient
+    clock: Clock
+    host_address: str
+    plans: KeyQueue[str]
+    reports: KeyQueue[str]
+    ports: Ports
+    group: asyncio.TaskGroup
+
+    @staticmethod
+    def queues(clock: Clock) -> tuple[KeyQueue[str], KeyQueue[str]]:
+        """Queues of pods to plan and pods to report."""
+        return KeyQueue(clock, workers_max), KeyQueue(clock, workers_max)
+
+    async def run(self) -> None:
+        """Run until cancelled: takes up what was adopted, then follows the API."""
+        for record in self.records.values():
+            for attempts in self.ports.runtime.attempts(record.uid).values():
+                if attempts and attempts[-1].running:
+                    begin(record, attempts[-1], self.ports)
+            self.plans.add(record.uid)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.plans.run(self._plan))
+            group.create_task(self.reports.run(self._report))
+            group.create_task(self.desired.run(self.kube))
+            group.create_task(self._audit())
+            group.create_task(self._refresh_volumes())
+
+    def launch(self, record: Record, key: str, work: Awaitable[None]) -> None:
+        """Run ``work`` for a pod as a task; ``key`` is busy until it has ended."""
+        record.busy[key] = self.group.create_task(self._busy(record, key, work))
+
+    async def _busy(self, record: Record, key: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        finally:
+            record.busy.pop(key, None)
+            self.plans.add(record.uid)
+
+    # --- plan
+
+    async def _plan(self, uid: str) -> float | None:
+        record = self.records.get(uid)
+        if record is None:
+            return None
+        if not record.view.namespace and not self.desired.in_sync:
+            return None  # its pod.json was lost: only the API can say what it is
+        want = record.view if record.wanted else None
+        if want is not None and not record.on_disk and not want.deleting:
+            record.save_pod()
+        seen = snapshot(record, self.ports.runtime)
+        again_s: float | None = None
+        for action in plan(want, seen, self.clock.now()):
+            if isinstance(action, Wait):
+                again_s = action.seconds
+            else:
+                self._start(record, action)
+        if want is None and not record.on_disk and not record.busy:
+            self.records.pop(uid, None)
+            return None
+        self.reports.add(uid)
+        return again_s
+
+    def _start(self, record: Record, action: Action) -> None:
+        log.debug("action", pod=record.view.key, uid=record.uid, object=action.key)
+        self.launch(record, action.key, apply(action, record, self.ports))
+
+    # --- report
+
+    async def _report(self, uid: str) -> float | None:
+        record = self.records.get(uid)
+        if record is None or not record.wanted or not self.desired.in_sync:
+            return None
+        seen = snapshot(record, self.ports.runtime)
+        now = self.clock.now()
+        want = _with_status(record)
+        for attempts in seen.containers.values():
+            for each in attempts:
+                if each.exit is not None and each.id not in record.messages:
+                    record.messages[each.id] = termination.message(want, each)
+        around = report.Surroundings(self.host_address, record.seen_at or now, now, record.messages)
+        body = report.status(want, seen, around)
+        final = want.deleting and lifecycle.stage(want, seen, now) is Stage.ENDED and not record.busy
+        if report.differs(record.reported if record.reported is not None else want.status, body):
+            wait_s = self._coalesce(record, body, now)
+            if wait_s > 0 and not final:
+                return wait_s
+            await self._write(record, want, body)
+            self._after_write(record, body, now)
+        record.changed_at = 0.0
+        if final:
+            await self._delete(record)
+        return None
+
+    def _coalesce(self, record: Record, body: Object, now: float) -> float:
+        if not record.changed_at:
+            record.changed_at = now
+        if report.urgent(record.reported, body):
+            return 0.0
+        return record.changed_at + COALESCE_S - now
+
+    async def _write(self, record: Record, want: PodView, body: Object) -> None:
+        path = f"/api/v1/namespaces/{want.namespace}/pods/{want.name}/status"
+        try:
+            await self.kube.patch(path, report.patch(want, body), "application/strategic-merge-patch+json")
+        except KubeError as err:
+            if err.code not in (404, 409):
+                raise
+            log.info("status not written: the pod is gone or another", pod=want.key, reason=str(err))
+        metrics.status_writes.inc()
+        record.reported = body
+
+    def _after_write(self, record: Record, body: Object, now: float) -> None:
+        if report.is_ready(body) and not record.ready_counted:
+            record.ready_counted = True
+            if record.seen_at:
+                metrics.pod_start_seconds.observe(max(0.0, now - record.seen_at))
+        for name, failed in list(record.image_failures.items()):
+            if failed.reason == "ErrImagePull":
+                # Shown once as it is; from now on the pod is backing off.
+                image = next((each.image for each in record.view.containers if each.name == name), "")
+                text = f'Back-off pulling image "{image}": ErrImagePull: {failed.message}'
+                record.image_failures[name] = Failure("ImagePullBackOff", text, failed.retry_at, failed.count)
+                self.ports.events.tell(record.view, "BackOff", f'Back-off pulling image "{image}"', container=name)
+                self.ports.events.tell(record.view, "Failed", "Error: ImagePullBackOff", container=name, warning=True)
+                self.reports.add(record.uid)
+        for each in [*(body.get("initContainerStatuses") or ()), *(body.get("containerStatuses") or ())]:
+            if (each["state"].get("waiting") or {}).get("reason") == "CrashLoopBackOff":
+                key = f"{record.view.name}_{record.view.namespace}({record.uid})"
+                text = f"Back-off restarting failed container {each['name']} in pod {key}"
+                self.ports.events.tell(record.view, "BackOff", text, container=each["name"], warning=True)
+
+    async def _delete(self, record: Record) -> None:
+        view = record.view
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "gracePeriodSeconds": 0,
+            "preconditions": {"uid": record.uid},
+        }
+        try:
+            await self.kube.delete(f"/api/v1/namespaces/{view.namespace}/pods/{view.name}", options)
+        except KubeError as err:
+            if err.code not in (404, 409):
+                raise
+        if not view.metadata.get("finalizers"):
+            record.wanted = False
+            self.plans.add(record.uid)
+
+    # --- safety nets
+
+    async def _audit(self) -> None:
+        while True:
+            await self.clock.sleep(audit_period_s)
+            self.ports.runtime.audit()
+            for uid in self.records:
+                self.plans.add(uid)
+
+    async def _refresh_volumes(self) -> None:
+        while True:
+            await self.clock.sleep(volumes_period_s)
+            for record in list(self.records.values()):
+                if record.wanted and record.volumes is not None and not record.view.deleting:
+                    try:
+                        await self.ports.volumes.setup(record.pod, record.directory)
+                    except (Retryable, OSError) as err:
+                        log.info("volumes not refreshed", pod=record.view.key, reason=str(err))
+
+    def count(self) -> None:
+        """Set the gauges of running pods and containers."""
+        running = list(self.ports.runtime.running())
+        metrics.running_containers.set(len(running))
+        metrics.running_pods.set(len({each.pod_uid for each in running}))
+
+
+def _with_status(record: Record) -> PodView:
+    """The pod with what we last reported in its status, which the watch may not have brought back yet."""
+    if record.reported is None:
+        return record.view
+    status = {**record.view.status, **record.reported}
+    own = {each["type"] for each in record.reported["conditions"]}
+    others = [each for each in record.view.status.get("conditions") or () if each["type"] not in own]
+    return PodView({**record.pod, "status": {**status, "conditions": [*record.reported["conditions"], *others]}})

@@ -1,0 +1,456 @@
+"""The vocabulary of spherelet: what is wanted, what is seen, what may be done. Read this first. Pure.
+
+``PodView`` is a read-only view of a pod object; ``Observed`` is a snapshot of what is on this host; ``Action`` is the
+closed union of everything that ``plan`` may ask for and ``apply`` can do. The Protocols at the end are the seams to
+volumes, environment and probes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+Object = dict[str, Any]
+"""A decoded Kubernetes object, or a part of one."""
+
+
+class Role(StrEnum):
+    """What a container is for; it decides order and restarts."""
+
+    INIT = "init"
+    SIDECAR = "sidecar"
+    """An init container with ``restartPolicy: Always``."""
+    MAIN = "main"
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerView:
+    """One container of a pod spec."""
+
+    role: Role
+    spec: Object
+
+    @property
+    def name(self) -> str:
+        return str(self.spec["name"])
+
+    @property
+    def image(self) -> str:
+        return str(self.spec.get("image") or "")
+
+    @property
+    def pull_policy(self) -> str:
+        """``Always``, ``IfNotPresent`` or ``Never``; Kubernetes' default by tag when absent."""
+        given = self.spec.get("imagePullPolicy")
+        if given:
+            return str(given)
+        last = self.image.rsplit("/", 1)[-1]
+        return "Always" if "@" not in last and (":" not in last or last.endswith(":latest")) else "IfNotPresent"
+
+
+@dataclass(frozen=True, slots=True)
+class PodView:
+    """A read-only view of a v1 Pod. ``body`` is never changed."""
+
+    body: Object
+
+    @property
+    def metadata(self) -> Object:
+        return self.body["metadata"]  # type: ignore[no-any-return]
+
+    @property
+    def spec(self) -> Object:
+        return self.body["spec"]  # type: ignore[no-any-return]
+
+    @property
+    def status(self) -> Object:
+        return self.body.get("status") or {}
+
+    @property
+    def uid(self) -> str:
+        return str(self.metadata["uid"])
+
+    @property
+    def namespace(self) -> str:
+        return str(self.metadata.get("namespace", "default"))
+
+    @property
+    def name(self) -> str:
+        return str(self.metadata["name"])
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``, for logs."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def deleting(self) -> bool:
+        return "deletionTimestamp" in self.metadata
+
+    @property
+    def grace_s(self) -> float:
+        """Seconds between SIGTERM and SIGKILL: of the deletion if there is one, else of the spec."""
+        given = self.metadata.get("deletionGracePeriodSeconds")
+        if given is None:
+            given = self.spec.get("terminationGracePeriodSeconds", 30)
+        return float(given)
+
+    @property
+    def restart_policy(self) -> str:
+        return str(self.spec.get("restartPolicy") or "Always")
+
+    @property
+    def host_network(self) -> bool:
+        return bool(self.spec.get("hostNetwork"))
+
+    @property
+    def init(self) -> tuple[ContainerView, ...]:
+        """Init containers and sidecars, in their order."""
+        return tuple(
+            ContainerView(Role.SIDECAR if each.get("restartPolicy") == "Always" else Role.INIT, each)
+            for each in self.spec.get("initContainers") or ()
+        )
+
+    @property
+    def main(self) -> tuple[ContainerView, ...]:
+        return tuple(ContainerView(Role.MAIN, each) for each in self.spec.get("containers") or ())
+
+    @property
+    def containers(self) -> tuple[ContainerView, ...]:
+        """All containers: init first."""
+        return self.init + self.main
+
+    def container(self, name: str) -> ContainerView | None:
+        return next((each for each in self.containers if each.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a container ended."""
+
+    code: int
+    """Exit status; 128 + signal after a signal, as Kubernetes reports it."""
+    finished_at: float
+    reason: str
+    """``Completed``, ``Error``, ``OOMKilled``, ``ContainerStatusUnknown``, ``StartError``, ..."""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerState:
+    """One attempt of one container on this host, as its directory and the kernel say."""
+
+    pod_uid: str
+    name: str
+    attempt: int
+    id: str
+    """64 hexadecimal digits; the id that the OCI runtime knows."""
+    directory: Path
+    """``<state_dir>/pods/<uid>/containers/<name>/<attempt>``."""
+    image: str
+    image_id: str
+    handler: str
+    """Name of the runtime handler in the config (``crun``)."""
+    created_at: float
+    pid: int = 0
+    """First process of the container in spherelet's PID namespace; 0 before it exists and after it is gone."""
+    conmon_pid: int = 0
+    started_at: float = 0.0
+    """0 until the runtime's ``start`` returned."""
+    exit: Exit | None = None
+    stop_signal: str = "SIGTERM"
+    backoff_s: float = 0.0
+    """How long after its end the next attempt must wait."""
+    reaped: bool = False
+    """Runtime state, cgroup and root file system are gone; the log and how it ended remain."""
+    spec_hash: str = ""
+    """Of the container spec that it was made from."""
+    cgroup: str = ""
+    """Cgroup path below the root of each hierarchy."""
+    netns: Path | None = None
+    """Pinned network namespace; None with hostNetwork."""
+
+    @property
+    def running(self) -> bool:
+        return self.started_at > 0 and self.exit is None
+
+    @property
+    def bundle(self) -> Path:
+        """OCI bundle: ``config.json``, ``rootfs``."""
+        return self.directory
+
+    @property
+    def log_path(self) -> Path:
+        """CRI log format: ``<RFC3339Nano> stdout|stderr F|P <line>``."""
+        return self.directory / "log"
+
+    @property
+    def attach_socket(self) -> Path:
+        """conmon's SOCK_SEQPACKET attach socket; open it by a short path (``/proc/self/fd``), it may exceed 108 bytes."""
+        return self.directory / "attach"
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image that is here, unpacked."""
+
+    id: str
+    """Digest of its config: ``sha256:...``."""
+    reference: str
+    """``repository@sha256:...`` where known, else the id: what ``imageID`` shows."""
+    layers: tuple[str, ...]
+    """Directories of its layers, topmost first: overlayfs ``lowerdir``."""
+    config: Object = field(default_factory=dict)
+    """OCI image config: ``Entrypoint``, ``Cmd``, ``Env``, ``User``, ``WorkingDir``, ``StopSignal``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Something that failed and will be tried again at ``retry_at`` (seconds since the epoch)."""
+
+    reason: str
+    message: str
+    retry_at: float
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """The pinned namespaces of a pod."""
+
+    ready: bool
+    """Namespaces exist (always true with hostNetwork)."""
+    address: str = ""
+    """Pod address (the host's with hostNetwork)."""
+    cleared: bool = False
+    """The network agent let the pod talk: containers may start."""
+    created_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What this host has of one pod, at one moment."""
+
+    sandbox: Sandbox | None = None
+    sandbox_failure: Failure | None = None
+    network_failure: Failure | None = None
+    volumes: Mapping[str, Path] | None = None
+    volumes_failure: Failure | None = None
+    images: Mapping[str, Image] = field(default_factory=dict)
+    """By container name."""
+    image_failures: Mapping[str, Failure] = field(default_factory=dict)
+    """By container name."""
+    containers: Mapping[str, tuple[ContainerState, ...]] = field(default_factory=dict)
+    """Attempts by container name, oldest first."""
+    container_failures: Mapping[str, Failure] = field(default_factory=dict)
+    """Could not be created or started, by container name."""
+    probes: Mapping[tuple[str, str], bool] = field(default_factory=dict)
+    """Last verdict by (container id, kind); kinds: ``startup``, ``readiness``, ``liveness``. Absent = no verdict yet."""
+    hooks_pending: frozenset[str] = frozenset()
+    """Containers whose postStart hook has not returned yet."""
+    busy: frozenset[str] = frozenset()
+    """Keys of the actions that are running now."""
+    drained: bool = False
+    """Load balancers have forgotten the pod, or need not."""
+    on_disk: bool = False
+    """The pod's state directory exists."""
+    grace_s: float = 30.0
+    """Grace of the pod as last seen, for when the API has it no more."""
+
+    def last(self, name: str) -> ContainerState | None:
+        """The newest attempt of container ``name``."""
+        attempts = self.containers.get(name)
+        return attempts[-1] if attempts else None
+
+
+@dataclass(frozen=True, slots=True)
+class PullImage:
+    """Legal when the container is wanted and its image is not known to be here."""
+
+    container: str
+    image: str
+    policy: str
+
+    @property
+    def key(self) -> str:
+        return f"pull:{self.container}"
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareSandbox:
+    """Create and pin the pod's namespaces, and have the network agent make the interface. Legal without a sandbox."""
+
+    key: str = "sandbox"
+
+
+@dataclass(frozen=True, slots=True)
+class AddNetwork:
+    """Wait until the network agent has cleared the pod to talk. Legal when the sandbox is not cleared."""
+
+    key: str = "network"
+
+
+@dataclass(frozen=True, slots=True)
+class SetupVolumes:
+    """Legal when volumes are not set up."""
+
+    key: str = "volumes"
+
+
+@dataclass(frozen=True, slots=True)
+class CreateContainer:
+    """Create the container, stopped before its first instruction. Legal when image, volumes and address are known."""
+
+    container: str
+    attempt: int
+    backoff_s: float = 0.0
+
+    @property
+    def key(self) -> str:
+        return f"container:{self.container}"
+
+
+@dataclass(frozen=True, slots=True)
+class StartContainer:
+    """Let a created container run, then its postStart hook. Legal when the network is cleared."""
+
+    container: str
+    attempt: int
+
+    @property
+    def key(self) -> str:
+        return f"container:{self.container}"
+
+
+@dataclass(frozen=True, slots=True)
+class StopContainer:
+    """preStop, stop signal, wait ``grace_s``, SIGKILL. Legal while the container runs."""
+
+    container: str
+    attempt: int
+    grace_s: float
+    reason: str
+    """Why, for the event; empty for a plain deletion."""
+
+    @property
+    def key(self) -> str:
+        return f"container:{self.container}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReapContainer:
+    """Free what an ended attempt still holds: runtime state, cgroup, root file system. Legal once it has ended."""
+
+    container: str
+    attempt: int
+
+    @property
+    def key(self) -> str:
+        return f"container:{self.container}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveContainer:
+    """Forget one reaped attempt: its directory and log. Legal once a newer one exists, or the pod goes."""
+
+    container: str
+    attempt: int
+
+    @property
+    def key(self) -> str:
+        return f"remove:{self.container}:{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Wait (bounded) until load balancers have forgotten the pod. Legal when the pod ends, before any stop."""
+
+    key: str = "drain"
+
+
+@dataclass(frozen=True, slots=True)
+class Abandon:
+    """Cancel running actions that no longer make sense (a pull for a deleted pod)."""
+
+    keys: tuple[str, ...]
+    key: str = "abandon"
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseSandbox:
+    """Remove network, namespaces, volumes, cgroups; logs stay. Legal once every container is reaped."""
+
+    key: str = "sandbox"
+
+
+@dataclass(frozen=True, slots=True)
+class RemovePod:
+    """Remove the pod's directory. Legal when the pod is wanted no more and the sandbox is released."""
+
+    key: str = "remove"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do before ``seconds`` have passed."""
+
+    seconds: float
+    key: str = "wait"
+
+
+Action = (
+    PullImage
+    | PrepareSandbox
+    | AddNetwork
+    | SetupVolumes
+    | CreateContainer
+    | StartContainer
+    | StopContainer
+    | ReapContainer
+    | RemoveContainer
+    | Drain
+    | Abandon
+    | ReleaseSandbox
+    | RemovePod
+    | Wait
+)
+
+
+class Volumes(Protocol):
+    """Volumes of pods (``spherelet/volumes/manager.py``)."""
+
+    async def setup(self, pod: Object, pod_dir: Path) -> Mapping[str, Path]:
+        """Make all volumes of ``pod`` below ``pod_dir``; host path by volume name. Idempotent; called again to refresh.
+
+        Raises ``Retryable`` or ``Terminal`` with the text of the FailedMount event.
+        """
+        ...
+
+    async def teardown(self, pod_dir: Path) -> None:
+        """Unmount and remove all volumes below ``pod_dir``. Idempotent; needs no pod object."""
+        ...
+
+
+class Environment(Protocol):
+    """Environment variables of a container (``spherelet/volumes/environment.py``)."""
+
+    async def __call__(self, pod: Object, container: Object, pod_ip: str, host_ip: str) -> Sequence[tuple[str, str]]:
+        """env, envFrom and service variables, expanded. ``Terminal`` carries the CreateContainerConfigError text."""
+        ...
+
+
+class Probes(Protocol):
+    """Probe workers (``spherelet/probes/worker.py``). Results arrive by the callback given when it was built:
+
+    ``on_result(pod_uid, container_id, kind, ok, message)`` on the event loop, after thresholds, on each change and for
+    each liveness or startup failure. Kinds: ``startup``, ``readiness``, ``liveness``.
+    """
+
+    def start(self, pod: PodView, state: ContainerState, pod_ip: str) -> None:
+        """Start the probes of a running container. Idempotent for the same container id."""
+        ...
+
+    def stop(self, container_id: str) -> None:
+        """Stop the probes of a container. Idempotent."""
+        ...

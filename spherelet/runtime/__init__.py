@@ -1,0 +1,1 @@
+"""Containers by conmon and an OCI runtime: spec, namespaces, mounts, cgroups, processes."""

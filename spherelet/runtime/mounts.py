@@ -1,0 +1,69 @@
+"""mount(2) and friends by ctypes: no ``mount`` process on the path of a pod."""
+
+import ctypes
+import errno
+import os
+from pathlib import Path
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x1, 0x2, 0x4, 0x8
+MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
+MNT_DETACH = 2
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
+libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
+libc.unshare.argtypes = (ctypes.c_int,)
+libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
+libc.sethostname.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
+
+
+def check(result: int, what: str) -> None:
+    """Raise ``OSError`` for a failed libc call; ``what`` names the object."""
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+
+
+def mount(source: str, target: Path, kind: str, flags: int = 0, options: str = "") -> None:
+    """mount(2). Raises ``OSError`` naming ``target``."""
+    check(libc.mount(source.encode(), os.fsencode(target), kind.encode(), flags, options.encode() or None), str(target))
+
+
+def unmount(target: Path) -> bool:
+    """Detach ``target``. False if it is not a mount point or does not exist."""
+    try:
+        check(libc.umount2(os.fsencode(target), MNT_DETACH), str(target))
+    except OSError as err:
+        if err.errno in (errno.EINVAL, errno.ENOENT):
+            return False
+        raise
+    return True
+
+
+def overlay(layers: tuple[str, ...], upper: Path, work: Path, target: Path) -> None:
+    """Mount an overlay of read-only ``layers`` (topmost first) with a writable ``upper`` at ``target``."""
+    lower = ":".join(layers)
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    if len(options) >= 4000:  # one page is all that mount(2) takes
+        raise OSError(errno.E2BIG, "the image has too many layers for one overlay mount", str(target))
+    mount("overlay", target, "overlay", MS_NODEV, options)
+
+
+def is_mount(path: Path) -> bool:
+    """Whether ``path`` is a mount point (also for a bind-mounted namespace file)."""
+    try:
+        return os.lstat(path).st_dev != os.lstat(path.parent).st_dev
+    except FileNotFoundError:
+        return False
+
+
+def below(prefix: Path) -> list[Path]:
+    """Mount points at or below ``prefix``, deepest first."""
+    found = []
+    wanted = str(prefix)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            point = line.split(" ", 5)[4].replace("\\040", " ")
+            if point == wanted or point.startswith(wanted + "/"):
+                found.append(Path(point))
+    return sorted(found, key=lambda each: (len(each.parts), str(each)), reverse=True)

@@ -1,0 +1,117 @@
+"""One containerd for the whole directory; one host per test."""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from common.clock import SystemClock
+from common.kube import KubeClient
+from spherelet import compose
+
+
+def _load(name: str) -> ModuleType:
+    """Test folders are no packages, so siblings are loaded by path."""
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+world = _load("world")
+busybox_archive = _load("busybox_archive")
+
+
+@pytest.fixture(scope="session")
+def containerd() -> Iterator[Path]:
+    """Socket of a private containerd that has a busybox image."""
+    if os.geteuid() != 0 or not shutil.which("containerd"):
+        pytest.skip("needs root and containerd")
+    hugetlb = Path("/sys/fs/cgroup/hugetlb")
+    if not Path("/sys/fs/cgroup/cgroup.controllers").exists() and not (hugetlb / "cgroup.procs").exists():
+        hugetlb.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "cgroup", "-o", "hugetlb", "cgroup", str(hugetlb)], check=True, timeout=10)
+    from common import containerd_conf
+
+    root = world.scratch()
+    socket = root / "containerd.sock"
+    conf = root / "config.toml"
+    conf.write_text(containerd_conf.render(root=root / "root", state=root / "run", socket=socket))
+    with (root / "log").open("wb") as log:
+        process = subprocess.Popen(["containerd", "-c", str(conf)], stdout=log, stderr=log)
+    try:
+        archive = root / "busybox.tar"
+        busybox_archive.build(archive, world.NAME)
+        ends = time.monotonic() + 20
+        command = ["ctr", "-a", str(socket), "-n", "k8s.io", "image", "import", str(archive)]
+        while subprocess.run(command, capture_output=True, timeout=20).returncode != 0:
+            assert time.monotonic() < ends, (root / "log").read_text()[-2000:]
+            time.sleep(0.1)
+        yield socket
+    finally:
+        process.terminate()
+        process.wait(10)
+        world.sweep(root, "/none")
+
+
+class Host:
+    """One host: a fake API, a fake network agent, and spherelet's loop that can be stopped and started."""
+
+    def __init__(self, directory: Path, containerd: Path, api: Any, agent: Any) -> None:
+        self.directory, self.api, self.agent = directory, api, agent
+        self.config = world.config(directory, api.url, containerd)
+        self._stack: contextlib.AsyncExitStack | None = None
+        self.loop: Any = None
+
+    async def start(self) -> None:
+        import asyncio
+
+        self._stack = contextlib.AsyncExitStack()
+        kube = KubeClient(self.api.url, None)
+        self._stack.push_async_callback(kube.close)
+        self.loop = await self._stack.enter_async_context(
+            compose.pods(
+                self.config,
+                SystemClock(),
+                kube,
+                world.EmptyVolumes(),
+                world.plain_environment,
+                lambda runtime, on_result: world.NoProbes(),
+            )
+        )
+        group = await self._stack.enter_async_context(asyncio.TaskGroup())
+        task = group.create_task(self.loop.run())
+        self._stack.callback(task.cancel)
+
+    async def stop(self) -> None:
+        """As a kill would: tasks end where they are, containers stay."""
+        if self._stack is not None:
+            await self._stack.aclose()
+            self._stack = None
+
+
+@pytest.fixture
+async def host(containerd: Path) -> AsyncIterator[Host]:
+    directory = world.scratch()
+    async with world.FakeApi().serve() as api, world.FakeNetworkAgent(directory / "nsx.sock").serve() as agent:
+        made = Host(directory, containerd, api, agent)
+        await made.start()
+        try:
+            yield made
+        finally:
+            await made.stop()
+            world.sweep(directory, made.config.cgroup_parent)
