@@ -63,14 +63,16 @@ class Server:
         registry: CollectorRegistry,
         clock: Clock,
         problems: Callable[[], Sequence[str]],
+        before_scrape: Callable[[], None] = lambda: None,
     ) -> None:
-        """``problems`` names why this host is not ready; empty when it is."""
+        """``problems`` names why this host is not ready; empty when it is. ``before_scrape`` sets gauges."""
         self._config = config
         self._pods = pods
         self._stats = stats
         self._registry = registry
         self._clock = clock
         self._problems = problems
+        self._before_scrape = before_scrape
         self.port = 0
         """Where it listens, once ``run`` has begun."""
         self.listening = asyncio.Event()
@@ -117,6 +119,7 @@ class Server:
         return web.Response(text="\n".join(problems) + "\n", status=503) if problems else web.Response(text="ok")
 
     async def _metrics(self, request: web.Request) -> web.Response:
+        self._before_scrape()
         text = generate_latest(self._registry)
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
