@@ -1,4 +1,7 @@
-"""A cluster for the end-to-end tests: brought up once, taken down at the end unless it was up before."""
+"""Fixtures of the end-to-end tests: a cluster, brought up once and taken down at the end unless it was up before.
+
+``cluster`` is the machines, ``namespace`` one namespace for a test, ``kubectl`` the command in it, ``eventually`` polls.
+"""
 
 import json
 import re
@@ -99,10 +102,12 @@ def cluster() -> Iterator[Cluster]:
     """The whole cluster, Ready."""
     layout = Layout.default()
     was_up = read_wanted(layout) is not None
-    sphere("up", "--hosts", str(HOSTS))
-    yield Cluster(layout)
-    if not was_up:
-        sphere("down")
+    try:
+        sphere("up", "--hosts", str(HOSTS))
+        yield Cluster(layout)
+    finally:
+        if not was_up:
+            sphere("down")
 
 
 @pytest.fixture

@@ -1,0 +1,18 @@
+"""What all tests share: the fixtures of a whole cluster, and the order of the folders, quick ones first."""
+
+import pytest
+
+pytest_plugins = ["tests.support.cluster"]
+
+LAST = ("ansible", "integration", "e2e", "chaos")
+"""Folders in the order in which they come after all others: a cluster is brought up only when the rest has passed."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort by folder; within a folder the order stays."""
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    parts = item.path.parts
+    return next((1 + index for index, name in enumerate(LAST) if name in parts), 0)
