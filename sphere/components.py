@@ -40,14 +40,6 @@ class Component:
 
 def of(machine: Machine, layout: Layout, *, monitoring: bool, host_count: int) -> tuple[Component, ...]:
     """Components of ``machine`` in starting order."""
-    return tuple(one for one in _all(machine, layout, monitoring, host_count) if _exists(one))
-
-
-def _exists(one: Component) -> bool:
-    return "-m" not in one.argv or (PROJECT / one.argv[2] / "__main__.py").exists()
-
-
-def _all(machine: Machine, layout: Layout, monitoring: bool, host_count: int) -> tuple[Component, ...]:
     if machine.is_host:
         return (
             _containerd(machine, layout),

@@ -1,6 +1,6 @@
 """Fixtures of the end-to-end tests: a cluster, brought up once and taken down at the end unless it was up before.
 
-``cluster`` is the machines, ``namespace`` one namespace for a test, ``kubectl`` the command in it, ``eventually`` polls.
+``cluster`` is the machines, ``namespace`` one for a test, ``kubectl`` the command in it, ``eventually`` polls.
 """
 
 import json
