@@ -1,0 +1,178 @@
+"""The whole of spherelet over a fake API: real containerd, conmon and crun, its own server and clients."""
+
+import asyncio
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+from aiohttp import web
+
+from common.tls import client_context
+from spherelet.__main__ import run
+from spherelet.config import Server
+from spherelet.server.remotecommand import V5
+from tests.support.mosquitto import Authority, free_port
+
+pytestmark = pytest.mark.integration
+
+Object = dict[str, Any]
+
+
+class Objects:
+    """Nodes, leases, services, ConfigMaps and tokens beside the pods of the shared fake."""
+
+    def __init__(self) -> None:
+        self.node: Object = {}
+        self.lease: Object = {}
+        self.config_map: Object = {"metadata": {"name": "cfg", "namespace": "default"}, "data": {"greeting": "hello"}}
+
+    def routes(self, app: web.Application) -> None:
+        app.router.add_get("/api/v1/nodes/{name}", self._get_node)
+        app.router.add_post("/api/v1/nodes", self._create_node)
+        app.router.add_patch("/api/v1/nodes/{name}/status", self._node_status)
+        app.router.add_patch("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}", self._renew)
+        app.router.add_post("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases", self._create_lease)
+        app.router.add_get("/api/v1/services", self._list)
+        app.router.add_get("/api/v1/namespaces/default/configmaps", self._list)
+
+    async def _get_node(self, request: web.Request) -> web.Response:
+        return web.json_response(self.node or {"code": 404}, status=200 if self.node else 404)
+
+    async def _create_node(self, request: web.Request) -> web.Response:
+        self.node = await request.json()
+        self.node["metadata"]["uid"] = "node-uid"
+        return web.json_response(self.node, status=201)
+
+    async def _node_status(self, request: web.Request) -> web.Response:
+        self.node |= await request.json()
+        return web.json_response(self.node)
+
+    async def _renew(self, request: web.Request) -> web.Response:
+        if self.lease:
+            self.lease |= await request.json()
+        return web.json_response(self.lease or {"code": 404}, status=200 if self.lease else 404)
+
+    async def _create_lease(self, request: web.Request) -> web.Response:
+        self.lease = await request.json()
+        return web.json_response(self.lease, status=201)
+
+    async def _list(self, request: web.Request) -> web.StreamResponse:
+        if "watch" not in request.query:
+            items = [self.config_map] if request.path.endswith("configmaps") else []
+            return web.json_response({"metadata": {"resourceVersion": "1"}, "items": items})
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return answer
+
+    def condition(self, kind: str) -> Object:
+        found = (self.node.get("status") or {}).get("conditions") or ()
+        return next((each for each in found if each["type"] == kind), {})
+
+
+@contextlib.asynccontextmanager
+async def objects_api(objects: Objects, pods_url: str) -> Any:
+    """One URL for both fakes: what is not in ``objects`` goes on to the pods' fake."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
+
+        async def pass_on(request: web.Request) -> web.StreamResponse:
+            body = await request.read()
+            headers = {"Content-Type": request.headers.get("Content-Type", "application/json")}
+            async with session.request(
+                request.method, pods_url + request.path_qs, data=body or None, headers=headers
+            ) as inner:
+                answer = web.StreamResponse(status=inner.status)
+                await answer.prepare(request)
+                with contextlib.suppress(ConnectionError, aiohttp.ClientError):
+                    async for piece in inner.content.iter_any():
+                        await answer.write(piece)
+                return answer
+
+        app = web.Application()
+        objects.routes(app)
+        app.router.add_route("*", "/{tail:.*}", pass_on)
+        runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        try:
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        finally:
+            await runner.cleanup()
+
+
+async def test_node_pod_logs_exec_and_failing_agent(containerd: Path, tmp_path: Path) -> None:
+    world: Any = sys.modules["world"]
+    directory = world.scratch()
+    authority = Authority(tmp_path)
+    objects = Objects()
+    agent = world.FakeNetworkAgent(directory / "nsx.sock")
+    async with (
+        world.FakeApi().serve() as api,
+        objects_api(objects, api.url) as url,
+        agent.serve(),
+        asyncio.TaskGroup() as group,
+    ):
+        port = free_port()
+        server = Server(listen=f"127.0.0.1:{port}", tls=authority.identity("system-node-thost"))
+        config = msgspec.structs.replace(world.config(directory, url, containerd), server=server)
+        task = group.create_task(run(config))
+        try:
+            await world.eventually(lambda: objects.condition("Ready").get("status") == "True", what=str(objects.node))
+            assert objects.node["status"]["nodeInfo"]["containerRuntimeVersion"].startswith("containerd://1.")
+            assert objects.lease["spec"]["holderIdentity"] == "thost"
+            await run_a_pod(world, api, authority, port)
+            agent.refuse = "the broker is away"
+            ready = await world.eventually(
+                lambda: objects.condition("Ready").get("status") == "False" and objects.condition("Ready")
+            )
+            assert "the broker is away" in ready["message"]
+            agent.refuse = ""
+            await world.eventually(lambda: objects.condition("Ready").get("status") == "True")
+            api.delete("web", grace_s=1)
+            await world.eventually(lambda: "web" not in api.pods)
+            await world.eventually(lambda: not list((directory / "state" / "pods").iterdir()))
+            assert world.census(directory, config.cgroup_parent) == []
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            world.sweep(directory, config.cgroup_parent)
+
+
+async def run_a_pod(world: Any, api: Any, authority: Authority, port: int) -> None:
+    """A pod with a ConfigMap volume, environment and probes becomes ready; its logs and exec work."""
+    script = "cat /config/greeting; echo; echo $GREETING; touch /ok; trap 'exit 0' TERM; while :; do sleep 0.1; done"
+    container = {
+        "env": [{"name": "GREETING", "valueFrom": {"configMapKeyRef": {"name": "cfg", "key": "greeting"}}}],
+        "volumeMounts": [{"name": "config", "mountPath": "/config"}],
+        "readinessProbe": {"exec": {"command": ["cat", "/ok"]}, "periodSeconds": 1},
+    }
+    volumes = [{"name": "config", "configMap": {"name": "cfg"}}]
+    api.create(world.pod("web", "sh", "-c", script, container=container, volumes=volumes))
+
+    def is_ready() -> bool:
+        conditions = api.status("web").get("conditions") or ()
+        return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+    await world.eventually(is_ready, what="pod Ready")
+    connector = aiohttp.TCPConnector(ssl=client_context(authority.identity("sphere-controller")))
+    async with aiohttp.ClientSession(connector=connector) as session:
+        base = f"https://127.0.0.1:{port}"
+        async with session.get(f"{base}/containerLogs/default/web/main") as answer:
+            assert await answer.text() == "hello\nhello\n"
+        path = f"{base}/exec/default/web/main?command=cat&command=/config/greeting&stdout=1"
+        async with session.ws_connect(path, protocols=(V5,)) as websocket:
+            messages = [message.data async for message in websocket]
+        assert b"\1hello" in messages
+        assert json.loads(messages[-1][1:])["status"] == "Success"
+        async with session.get(f"{base}/stats/summary") as answer:
+            pods = (await answer.json())["pods"]
+            assert pods[0]["containers"][0]["memory"]["workingSetBytes"] > 0
+        async with session.get(f"{base}/metrics") as answer:
+            assert "spherelet_running_pods 1.0" in await answer.text()
