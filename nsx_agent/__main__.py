@@ -36,12 +36,12 @@ async def run(config: Config) -> None:
     loop.connect(uplink)
     ports = LoopPorts(loop, kernel, lambda: session.connected)
     server = PageServer(config.metrics.listen, config.metrics.tls, _pages(loop, kernel, session, meter))
-    monitor = NftMonitor(kernel.nft.pids)
+    monitor = NftMonitor()
     try:
         await loop.start()
         async with asyncio.TaskGroup() as group:
             group.create_task(loop.run())
-            group.create_task(_watch_table(monitor, loop))
+            group.create_task(_watch_table(monitor, kernel, loop))
             group.create_task(_watch_resolver(resolver, loop, clock))
             group.create_task(CniServer(config.socket, ports, meter, clock).run())
             group.create_task(server.run())
@@ -51,15 +51,16 @@ async def run(config: Config) -> None:
         kernel.close()
 
 
-async def _watch_table(monitor: NftMonitor, loop: Loop) -> None:
+async def _watch_table(monitor: NftMonitor, kernel: HostKernel, loop: Loop) -> None:
     """Foreign changes of our table are undone at once."""
     heard = Wake()
     asyncio.get_running_loop().add_reader(monitor.fileno(), heard.set)
     try:
         while True:
             await heard.wait()
-            if monitor.read():
-                loop.drift()
+            for process in sorted(monitor.read()):
+                if not await kernel.nft.is_own(process):
+                    loop.drift()
     finally:
         asyncio.get_running_loop().remove_reader(monitor.fileno())
 

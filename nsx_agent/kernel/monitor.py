@@ -19,18 +19,15 @@ from nsx_agent.kernel.ownership import NFT_TABLE
 NFNLGRP_NFTABLES: Final = 7
 NFNL_SUBSYS_NFTABLES: Final = 10
 NFT_MSG_NEWGEN: Final = 15
-NFTA_GEN_PROC_PID: Final = 2
 NFTA_TABLE: Final = 1
 """First attribute of every nftables message that belongs to a table: its name."""
 _NFGEN = struct.Struct("=BBH")
 
 
 class NftMonitor:
-    """A socket to watch; ``read`` says whether somebody else touched our table."""
+    """A socket to watch; ``read`` says who changed our table."""
 
-    def __init__(self, ours: set[int]) -> None:
-        self._ours = ours
-        self._touched = False
+    def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
         self._socket.bind((0, 0))
@@ -43,12 +40,13 @@ class NftMonitor:
     def close(self) -> None:
         self._socket.close()
 
-    def read(self) -> bool:
-        """Drain the socket. True if our table was changed by a process that is not ours.
+    def read(self) -> set[int]:
+        """Drain the socket: netlink port ids of those who changed our table. nft's is its process id.
 
+        The port id counts processes as this PID namespace does; the process id inside the notification does not.
         An overflow says nothing: our own large transactions cause it, and the audit compares anyway.
         """
-        foreign = False
+        found: set[int] = set()
         with contextlib.suppress(BlockingIOError):
             while True:
                 try:
@@ -56,22 +54,15 @@ class NftMonitor:
                 except OSError as err:
                     if err.errno != errno.ENOBUFS:
                         raise
-                    self._touched = False
                     continue
-                for kind, body in messages(data):
-                    foreign |= self._message(kind, body)
-        return foreign
+                for kind, _, port, body in messages(data):
+                    if port not in found and _is_ours(kind, body):
+                        found.add(port)
+        return found
 
-    def _message(self, kind: int, body: bytes) -> bool:
-        if kind >> 8 != NFNL_SUBSYS_NFTABLES:
-            return False
-        parsed = attributes(body, _NFGEN.size)
-        if kind & 0xFF != NFT_MSG_NEWGEN:
-            name = parsed.get(NFTA_TABLE, b"").rstrip(b"\0")
-            self._touched |= name == NFT_TABLE.encode()
-            return False
-        touched, self._touched = self._touched, False
-        pid = struct.unpack(">I", parsed.get(NFTA_GEN_PROC_PID, b"\0\0\0\0"))[0]
-        own = pid in self._ours
-        self._ours.discard(pid)
-        return touched and not own
+
+def _is_ours(kind: int, body: bytes) -> bool:
+    """Whether a notification is about our table."""
+    if kind >> 8 != NFNL_SUBSYS_NFTABLES or kind & 0xFF == NFT_MSG_NEWGEN:
+        return False
+    return attributes(body, _NFGEN.size).get(NFTA_TABLE, b"").rstrip(b"\0") == NFT_TABLE.encode()

@@ -86,20 +86,20 @@ def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     return found
 
 
-def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(type, body) of each message in a datagram."""
-    for kind, _, body in numbered(data):
-        yield kind, body
-
-
 def numbered(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """(type, sequence, body) of each message in a datagram."""
+    for kind, sequence, _, body in messages(data):
+        yield kind, sequence, body
+
+
+def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """(type, sequence, port id of who asked, body) of each message in a datagram."""
     offset = 0
     while offset + 16 <= len(data):
-        size, kind, _, sequence, _ = _HEADER.unpack_from(data, offset)
+        size, kind, _, sequence, port = _HEADER.unpack_from(data, offset)
         if size < 16:
             return
-        yield kind, sequence, data[offset + 16 : offset + size]
+        yield kind, sequence, port, data[offset + 16 : offset + size]
         offset += (size + 3) & ~3
 
 

@@ -7,6 +7,7 @@ gives its memory back.
 import asyncio
 import json
 import os
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -33,6 +34,7 @@ STAMP_SET: Final = "stamp"
 ELEMENTS_MAX: Final = 2000
 """Elements per transaction: larger ones hold the kernel's commit lock too long."""
 TIMEOUT_S: Final = 60.0
+RECENT_RUNS: Final = 256
 
 
 class Rejected(Terminal):
@@ -148,11 +150,17 @@ def chunks(changes: Sequence[Change]) -> list[Sequence[Change]]:
 
 
 class Nft:
-    """Runs scripts. ``pids`` are those of recent runs, to tell our own notifications from foreign ones."""
+    """Runs scripts, one at a time. ``is_own`` tells the notifications of recent runs from foreign ones."""
 
     def __init__(self, program: str = "nft") -> None:
         self._program = program
-        self.pids: set[int] = set()
+        self._pids: deque[int] = deque(maxlen=RECENT_RUNS)
+        self._running = asyncio.Lock()
+
+    async def is_own(self, process: int) -> bool:
+        """Whether ``process`` was one of ours. Waits for a run under way, whose number may not be known yet."""
+        async with self._running:
+            return process in self._pids
 
     async def run(self, text: str) -> None:
         """One transaction. Raises ``Rejected`` with nft's words, ``Retryable`` if nft cannot run."""
@@ -177,6 +185,10 @@ class Nft:
         return {str(counter["name"]): int(counter["packets"]) for counter in found}
 
     async def _call(self, arguments: list[str], text: str) -> str:
+        async with self._running:
+            return await self._spawn(arguments, text)
+
+    async def _spawn(self, arguments: list[str], text: str) -> str:
         # A file in memory, not a pipe: whole at once, and nothing to write to if nft dies early.
         source = os.memfd_create("nft", os.MFD_CLOEXEC)
         try:
@@ -191,7 +203,7 @@ class Nft:
             raise Retryable(f"cannot run {self._program}: {err.strerror}") from err
         finally:
             os.close(source)
-        self.pids.add(process.pid)
+        self._pids.append(process.pid)
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 output, errors = await process.communicate()

@@ -244,6 +244,21 @@ class Host:
     def run(self, *argv: str, **options: object) -> str:
         return sh("nsenter", f"--net=/run/netns/{self.netns}", *argv, **options)  # type: ignore[arg-type]
 
+    def monitor(self) -> Callable[[], str]:
+        """Record nftables changes from now on; the result ends the recording and returns it."""
+        process = subprocess.Popen(
+            ["nsenter", f"--net=/run/netns/{self.netns}", "nft", "monitor"], stdout=subprocess.PIPE, text=True
+        )
+        self.world.processes.append(process)
+        time.sleep(0.2)
+
+        def end() -> str:
+            time.sleep(0.2)
+            process.terminate()
+            return process.communicate(timeout=5)[0]
+
+        return end
+
     def nft_list(self) -> str:
         return self.run("nft", "list", "table", "inet", "nsx")
 
