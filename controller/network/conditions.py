@@ -116,6 +116,11 @@ class Conditions:
         if not live:
             return Verdict("False", "Unreachable", f"no live host to confirm: {_some(sorted(holders))}")
         failures = [
+            f"{item}: {reason}"
+            for (where, item), reason in self._planner.desired.refused.items()
+            if where == scope and self._concerns(key, item)
+        ]
+        failures += [
             f"{host}: {failure.reason}"
             for host in live
             for failure in self._realization.failures(host, scope)

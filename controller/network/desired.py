@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from common.messages import DIGEST_MODULUS, Message, Scope, encode, item_hash
+from common.messages import DIGEST_MODULUS, MESSAGE_BYTES_MAX, Message, Scope, encode, item_hash
 
 
 @dataclass(slots=True)
@@ -41,11 +41,17 @@ class Desired:
 
     def __init__(self) -> None:
         self.scopes: dict[Scope, ScopeItems] = {}
+        self.refused: dict[tuple[Scope, str], str] = {}
+        """Items too large to publish, and why. What was published of them before stays."""
         self._changed: dict[Scope, dict[str, bytes | None]] = {}
 
     def put(self, scope: Scope, key: str, item: Message | None) -> bool:
         """True if the item differs from before."""
         payload = None if item is None else encode(item)
+        self.refused.pop((scope, key), None)
+        if payload is not None and len(payload) > MESSAGE_BYTES_MAX:
+            self.refused[(scope, key)] = f"{len(payload)} bytes is more than a message may have ({MESSAGE_BYTES_MAX})"
+            return False
         items = self.scopes.get(scope)
         if items is None:
             if payload is None:
