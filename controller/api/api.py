@@ -2,15 +2,16 @@
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import orjson
 
 from common.logs import logger
+from common.selectors import InvalidSelector, parse_field_selector
 from controller.api import body as bodies
 from controller.api import reads
-from controller.api.access import Authenticator, Authorizer, denied_message
+from controller.api.access import Attributes, Authenticator, Authorizer, denied_message
 from controller.api.admission import Admission
 from controller.api.authn import impersonated
 from controller.api.deletion import Deleter, options_of
@@ -116,7 +117,7 @@ class Api:
             request.user = impersonated(request.user, headers, _groups(request), self.authorizer)
         target = request.target = parse_target(request.path)
         request.verb = verb_of(request.method, target, request.flag("watch"))
-        attributes = target.attributes(request.verb)
+        attributes = _attributes(request)
         decision = self.authorizer.authorize(request.user, attributes)
         if not decision.allowed:
             why = denied_message(request.user, attributes, decision.reason)
@@ -182,6 +183,22 @@ class Api:
             strict=bodies.strictness(request.text("fieldValidation")),
             apply=apply,
         )
+
+
+def _attributes(request: Request) -> Attributes:
+    """What the authorizer is asked. A list or watch of one object by field selector counts as naming it.
+
+    Spec: kube ``apiserver/pkg/endpoints/request`` RequestInfo. A node may watch a Secret that its pods name, not all.
+    """
+    attributes = request.target.attributes(request.verb)
+    selector = request.text("fieldSelector")
+    if attributes.name or not selector or request.verb not in ("list", "watch", "deletecollection"):
+        return attributes
+    try:
+        name = parse_field_selector(selector).required("metadata.name")
+    except InvalidSelector:
+        return attributes  # refused later, with its reason, if the list is allowed at all
+    return replace(attributes, name=name or "")
 
 
 def _groups(request: Request) -> list[str]:
