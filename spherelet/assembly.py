@@ -1,4 +1,4 @@
-"""Puts together what a container is made of: identity, user, environment, OCI spec. Reads, writes nothing but subPaths."""
+"""Puts together what a container is made of: identity, user, environment, OCI spec."""
 
 import os
 import secrets
@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from common.clock import Clock
-from common.errors import Terminal
 from spherelet import files
 from spherelet.config import Config
-from spherelet.model import ContainerState, ContainerView, Environment, Image, PodView
+from spherelet.model import ContainerState, ContainerView, Environment, Image, PodView, Volumes
 from spherelet.observed import Record
 from spherelet.runtime import cgroups, security, spec, users
 
@@ -44,6 +43,7 @@ class Assembly:
 
     config: Config
     host: Host
+    volumes: Volumes
     environment: Environment
     clock: Clock
 
@@ -92,6 +92,7 @@ class Assembly:
             directory=state.directory,
             namespaces=_namespaces(record),
             volumes=record.volumes,
+            subpaths=await self.volumes.subpaths(container.spec, record.directory, record.volumes, dict(env)),
             cgroup=state.cgroup,
             cgroup_version=self.host.cgroup_version,
             capabilities=self.host.capabilities,
@@ -100,9 +101,7 @@ class Assembly:
             ),
             devices=host_devices() if privileged else (),
         )
-        built = spec.build(pod, container, inputs)
-        _make_sub_paths(built, record.volumes)
-        return state, image, built
+        return state, image, spec.build(pod, container, inputs)
 
 
 def wanted_namespaces(pod: PodView) -> tuple[str, ...]:
@@ -152,17 +151,3 @@ def _image_file(image: Image, name: str) -> str:
         with path.open("rb") as file:
             return file.read(MAPPING_BYTES_MAX).decode("utf-8", "replace")
     return ""
-
-
-def _make_sub_paths(built: Mapping[str, Any], volumes: Mapping[str, Path]) -> None:
-    """Create subPath directories that do not exist yet, and refuse those that lead out of their volume."""
-    roots = [str(path) for path in volumes.values()]
-    for mount in built["mounts"]:
-        source = mount["source"]
-        root = next((each for each in roots if source.startswith(each + "/")), None)
-        if mount["type"] != "bind" or root is None or source in roots:
-            continue
-        Path(source).mkdir(mode=0o750, parents=True, exist_ok=True) if not os.path.lexists(source) else None
-        real, home = os.path.realpath(source), os.path.realpath(root)
-        if not real.startswith(home + "/"):
-            raise Terminal(f'subPath of the mount at "{mount["destination"]}" leads out of its volume')

@@ -66,7 +66,7 @@ async def pods(
                 volumes=volumes,
                 probes=probes(runtime, on_result),
                 events=events,
-                assembly=Assembly(config, Host.read(), environment, clock),
+                assembly=Assembly(config, Host.read(), volumes, environment, clock),
                 hooks=Hooks(runtime),
                 handler=_handlers(kube),
                 credentials=Credentials(kube).of,

@@ -26,8 +26,6 @@ image_backoff_base_s = 10.0
 image_backoff_cap_s = 300.0
 audit_period_s = 60.0
 """The slow safety net: everything is looked at again, whatever events said."""
-volumes_period_s = 60.0
-"""How often volumes of running pods are refreshed."""
 termination_message_bytes_max = 4096
 
 if not crash_backoff_base_s < crash_backoff_cap_s < crash_backoff_reset_s:
@@ -98,5 +96,5 @@ class Config(Settings, frozen=True, kw_only=True):
     nsx_socket: Path
     dns: Dns = Dns()
     capacity: Capacity = Capacity()
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
     """Extra labels of the Node object."""

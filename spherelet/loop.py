@@ -15,13 +15,12 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from common.clock import Clock
-from common.errors import Retryable
 from common.kube import KubeClient, KubeError
 from common.logs import logger
 from common.tasks import KeyQueue
 from spherelet import lifecycle, metrics, report, termination
 from spherelet.apply import Ports, apply, begin
-from spherelet.config import audit_period_s, volumes_period_s, workers_max
+from spherelet.config import audit_period_s, workers_max
 from spherelet.desired import Desired
 from spherelet.lifecycle import Stage
 from spherelet.model import Action, Failure, Object, PodView, Wait
@@ -65,7 +64,6 @@ class Loop:
             group.create_task(self.reports.run(self._report))
             group.create_task(self.desired.run(self.kube))
             group.create_task(self._audit())
-            group.create_task(self._refresh_volumes())
 
     def launch(self, record: Record, key: str, work: Awaitable[None]) -> None:
         """Run ``work`` for a pod as a task; ``key`` is busy until it has ended."""
@@ -196,16 +194,6 @@ class Loop:
             self.ports.runtime.audit()
             for uid in self.records:
                 self.plans.add(uid)
-
-    async def _refresh_volumes(self) -> None:
-        while True:
-            await self.clock.sleep(volumes_period_s)
-            for record in list(self.records.values()):
-                if record.wanted and record.volumes is not None and not record.view.deleting:
-                    try:
-                        await self.ports.volumes.setup(record.pod, record.directory)
-                    except (Retryable, OSError) as err:
-                        log.info("volumes not refreshed", pod=record.view.key, reason=str(err))
 
     def count(self) -> None:
         """Set the gauges of running pods and containers."""

@@ -187,7 +187,7 @@ class ContainerState:
 
     @property
     def attach_socket(self) -> Path:
-        """conmon's SOCK_SEQPACKET attach socket; open it by a short path (``/proc/self/fd``), it may exceed 108 bytes."""
+        """conmon's SOCK_SEQPACKET attach socket; its path may exceed 108 bytes: open it by ``/proc/self/fd``."""
         return self.directory / "attach"
 
 
@@ -279,7 +279,7 @@ class PullImage:
 
 @dataclass(frozen=True, slots=True)
 class PrepareSandbox:
-    """Create and pin the pod's namespaces, and have the network agent make the interface. Legal without a sandbox."""
+    """Create and pin the pod's namespaces, have the network agent make the interface. Legal without a sandbox."""
 
     key: str = "sandbox"
 
@@ -424,6 +424,15 @@ class Volumes(Protocol):
         """Make all volumes of ``pod`` below ``pod_dir``; host path by volume name. Idempotent; called again to refresh.
 
         Raises ``Retryable`` or ``Terminal`` with the text of the FailedMount event.
+        """
+        ...
+
+    async def subpaths(
+        self, container: Object, pod_dir: Path, paths: Mapping[str, Path], env: Mapping[str, str]
+    ) -> Mapping[int, Path]:
+        """Host paths of the container's volumeMounts that have a subPath, by their index; safe against links.
+
+        Raises ``Terminal`` or ``Retryable`` with the CreateContainerConfigError text.
         """
         ...
 

@@ -33,6 +33,7 @@ from spherelet.model import (
     Wait,
 )
 
+
 def plan(want: PodView | None, seen: Observed, now: float) -> tuple[Action, ...]:
     """Actions that may be started now, and at most one ``Wait`` for the next moment that matters by itself."""
     match lifecycle.stage(want, seen, now):

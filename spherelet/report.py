@@ -74,7 +74,7 @@ def _plain(condition: Object) -> Object:
 def urgent(old: Object | None, new: Object) -> bool:
     """Whether a change must not wait to be joined with the next one: phase, readiness, an end or a restart."""
     if old is None:
-        return new["phase"] != "Pending"
+        return str(new["phase"]) != "Pending"
     return _essence(old) != _essence(new)
 
 

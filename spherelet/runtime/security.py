@@ -22,15 +22,14 @@ DEFAULT_CAPABILITIES = (
     "CAP_SETUID",
     "CAP_SYS_CHROOT",
 )
-ALL_CAPABILITIES = tuple(
-    "CAP_" + name
-    for name in (
-        "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
-        "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT "
-        "SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL "
-        "SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
-    ).split()  # noqa: SIM905 - a column of forty lines says no more
+_NAMES = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
+    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT "
+    "SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL "
+    "SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
 )
+ALL_CAPABILITIES = tuple(f"CAP_{name}" for name in _NAMES.split())
+"""In the kernel's order (linux/capability.h): the index is the bit."""
 MASKED_PATHS = (
     "/proc/asound",
     "/proc/acpi",
@@ -64,12 +63,9 @@ def available(status: str) -> frozenset[str]:
     """Capabilities in the bounding set of ``/proc/self/status`` text: a runtime cannot grant more."""
     line = next((each for each in status.splitlines() if each.startswith("CapBnd:")), "CapBnd: 0")
     mask = int(line.split()[1], 16)
-    return frozenset(name for number, name in enumerate(_BY_NUMBER) if mask >> number & 1)
+    return frozenset(name for number, name in enumerate(ALL_CAPABILITIES) if mask >> number & 1)
 
 
 def _full(name: str) -> str:
     upper = name.upper()
     return upper if upper.startswith("CAP_") else "CAP_" + upper
-
-
-_BY_NUMBER = ALL_CAPABILITIES  # listed in the kernel's order (linux/capability.h), so that the index is the bit

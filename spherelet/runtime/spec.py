@@ -30,6 +30,8 @@ class Inputs:
     namespaces: Mapping[str, Path]
     """Pinned namespaces by kind (``net``, ``ipc``, ``uts``); absent = the host's."""
     volumes: Mapping[str, Path]
+    subpaths: Mapping[int, Path]
+    """Sources of volumeMounts with a subPath, by index."""
     cgroup: str
     cgroup_version: int
     capabilities: frozenset[str]
@@ -199,32 +201,21 @@ def _pod_mounts(pod: PodView, container: ContainerView, given: Inputs) -> list[d
     message_path = container.spec.get("terminationMessagePath") or "/dev/termination-log"
     if message_path not in wanted:
         result.append(_mount(message_path, str(given.directory / "termination-log"), "bind", ["rbind", "rprivate"]))
-    for each in container.spec.get("volumeMounts") or ():
-        result.append(_volume_mount(each, given))
+    for index, each in enumerate(container.spec.get("volumeMounts") or ()):
+        result.append(_volume_mount(index, each, given))
     # Parents before children, whatever order the user wrote; the sort is stable.
     return sorted(result, key=lambda mount: len(PurePosixPath(mount["destination"]).parts))
 
 
-def _volume_mount(wanted: Mapping[str, Any], given: Inputs) -> dict[str, Any]:
-    source = given.volumes.get(wanted["name"])
+def _volume_mount(index: int, wanted: Mapping[str, Any], given: Inputs) -> dict[str, Any]:
+    source = given.subpaths.get(index) or given.volumes.get(wanted["name"])
     if source is None:
         raise Terminal(f'volumeMount "{wanted["name"]}" names no volume of the pod')
-    sub = wanted.get("subPath") or _expand(wanted.get("subPathExpr") or "", given)
-    if sub:
-        if sub.startswith("/") or ".." in PurePosixPath(sub).parts:
-            raise Terminal(f'subPath "{sub}" must be relative and must not contain ".."')
-        source = source / sub
     propagation = {"HostToContainer": "rslave", "Bidirectional": "rshared"}.get(
         wanted.get("mountPropagation") or "", "rprivate"
     )
     access = "ro" if wanted.get("readOnly") else "rw"
     return _mount(wanted["mountPath"], str(source), "bind", ["rbind", propagation, access])
-
-
-def _expand(text: str, given: Inputs) -> str:
-    for name, value in given.env:
-        text = text.replace(f"$({name})", value)
-    return text
 
 
 def _mount(destination: str, source: str, kind: str, options: list[str]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ class User:
 
 
 def resolve(image_user: str, pod: Mapping[str, Any], container: Mapping[str, Any], passwd: str, group: str) -> User:
-    """Identity from the pod's and container's ``securityContext``, else the image's ``User`` (``name|uid[:group|gid]``).
+    """Identity from the pod's and container's ``securityContext``, else the image's ``User``
+    (``name|uid[:group|gid]``).
 
     ``passwd`` and ``group`` are the texts of the image's files. Raises ``Terminal`` (CreateContainerConfigError or
     CreateContainerError text) for a name that the image does not know and for a root user under ``runAsNonRoot``.

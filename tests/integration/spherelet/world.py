@@ -45,7 +45,7 @@ class FakeApi:
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", socket_port)
         await site.start()
-        self.url = "http://127.0.0.1:{}".format(runner.addresses[0][1])
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         try:
             yield self
         finally:
@@ -161,6 +161,11 @@ class EmptyVolumes:
             path.mkdir(parents=True, exist_ok=True)
             made[volume["name"]] = path
         return made
+
+    async def subpaths(
+        self, container: Object, pod_dir: Path, paths: Mapping[str, Path], env: Mapping[str, str]
+    ) -> Mapping[int, Path]:
+        return {}
 
     async def teardown(self, pod_dir: Path) -> None:
         shutil.rmtree(pod_dir / "volumes", ignore_errors=True)
