@@ -224,7 +224,7 @@ def _spherelet(machine: Machine, layout: Layout) -> Component:
                 "tls": tls(layout, identity),
             },
             "server": {"listen": f"{machine.address}:{topology.SPHERELET_PORT}", "tls": tls(layout, identity)},
-            "containerd": {"socket": CONTAINERD_SOCKET, "namespace": "k8s.io"},
+            "containerd": {"socket": CONTAINERD_SOCKET, "namespace": "k8s.io", "offline": True},
             "runtime": {"conmon": "/usr/bin/conmon", "default": "crun"},
             "dns": {"address": str(topology.DNS_ADDRESS), "domain": topology.CLUSTER_DOMAIN},
         }
