@@ -9,6 +9,8 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 VERSIONS = ["0.3.1", "0.4.0", "1.0.0"]
 SOCKET = "/run/nsx-agent/cni.sock"
@@ -20,12 +22,12 @@ UNSUPPORTED_VERSION, INVALID_ENVIRONMENT, DECODE_FAILED, TRY_AGAIN, FAILED = 1, 
 class PluginError(Exception):
     """Ends the run with a CNI error object."""
 
-    def __init__(self, code, message):
+    def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.code = code
 
 
-def ask(path, request):
+def ask(path: str, request: Mapping[str, Any]) -> dict[str, Any]:
     """One request to the agent. Raises ``PluginError``."""
     try:
         with socket.socket(socket.AF_UNIX) as client:
@@ -33,7 +35,7 @@ def ask(path, request):
             client.connect(path)
             client.sendall(json.dumps(request).encode() + b"\n")
             with client.makefile("rb") as answer:
-                reply = json.loads(answer.readline())
+                reply: dict[str, Any] = json.loads(answer.readline())
     except (OSError, ValueError) as err:
         raise PluginError(TRY_AGAIN, f"nsx-agent does not answer on {path}: {err}; is it running?") from err
     if not reply.get("ok"):
@@ -42,7 +44,7 @@ def ask(path, request):
     return reply
 
 
-def pod_uid(environment):
+def pod_uid(environment: Mapping[str, str]) -> str:
     """The pod that the request is about. Raises ``PluginError``."""
     for pair in environment.get("CNI_ARGS", "").split(";"):
         name, _, value = pair.partition("=")
@@ -53,7 +55,7 @@ def pod_uid(environment):
     raise PluginError(INVALID_ENVIRONMENT, "neither K8S_POD_UID in CNI_ARGS nor CNI_CONTAINERID is set")
 
 
-def result(version, netns, ifname, reply):
+def result(version: str, netns: str, ifname: str, reply: Mapping[str, Any]) -> dict[str, Any]:
     """The CNI result of an ADD."""
     address = {"address": f"{reply['address']}/{reply['prefix']}", "gateway": reply["gateway"], "interface": 0}
     if version.startswith("0."):
@@ -67,7 +69,7 @@ def result(version, netns, ifname, reply):
     }
 
 
-def run(environment, stdin):
+def run(environment: Mapping[str, str], stdin: str) -> dict[str, Any] | None:
     """Handle one invocation. Returns the object to print, or None. Raises ``PluginError``."""
     command = environment.get("CNI_COMMAND", "")
     if command == "VERSION":
@@ -95,7 +97,7 @@ def run(environment, stdin):
     raise PluginError(INVALID_ENVIRONMENT, f"CNI_COMMAND {command!r} is unknown")
 
 
-def main():
+def main() -> int:
     """Entry point: status 0, or 1 with an error object on standard output."""
     environment = dict(os.environ)
     stdin = "" if environment.get("CNI_COMMAND") == "VERSION" else sys.stdin.read()

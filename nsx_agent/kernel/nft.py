@@ -149,6 +149,12 @@ def chunks(changes: Sequence[Change]) -> list[Sequence[Change]]:
     return parts
 
 
+def _fill(descriptor: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
 class Nft:
     """Runs scripts, one at a time. ``is_own`` tells the notifications of recent runs from foreign ones."""
 
@@ -192,8 +198,7 @@ class Nft:
         # A file in memory, not a pipe: whole at once, and nothing to write to if nft dies early.
         source = os.memfd_create("nft", os.MFD_CLOEXEC)
         try:
-            with open(source, "wb", closefd=False) as file:
-                file.write(text.encode())
+            _fill(source, text.encode())
             os.lseek(source, 0, os.SEEK_SET)
             pipe = asyncio.subprocess.PIPE
             process = await asyncio.create_subprocess_exec(

@@ -100,6 +100,7 @@ class ScopeBook:
 
     items: dict[str, bytes] = field(default_factory=dict)
     revision: int = 0
+    changed_at: float = 0.0
 
 
 class Controller:
@@ -137,7 +138,7 @@ class Controller:
             else:
                 book.items.pop(key, None)
             self._client.publish(scope.item_topic(key), payload, 1, retain=True).wait_for_publish(5)
-        book.revision = self.revision
+        book.revision, book.changed_at = self.revision, time.time()
         self.send_manifest(scope)
         return self.revision
 
@@ -151,7 +152,7 @@ class Controller:
             revision=book.revision,
             count=len(book.items),
             digest=set_digest(item_hash(key, payload) for key, payload in book.items.items()),
-            changed_at=time.time(),
+            changed_at=book.changed_at,
         )
         self._client.publish(scope.manifest_topic, encode(manifest), 1, retain=True).wait_for_publish(5)
 

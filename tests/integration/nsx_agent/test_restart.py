@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -112,7 +113,7 @@ def test_restart_without_broker_enforces_from_disk(pair):
 
 def test_memory(pair):
     _, a, _, _ = pair
-    status = open(f"/proc/{a.host.agent.pid}/status").read()
+    status = Path(f"/proc/{a.host.agent.pid}/status").read_text()
     rss_kib = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))
     assert rss_kib < 60 * 1024, rss_kib
     print("rss", rss_kib)
