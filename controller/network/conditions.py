@@ -112,7 +112,8 @@ class Conditions:
         if not self._realization.covered(intent.revision):
             return Verdict("False", "Pending", "the change is not published yet")
         if not holders:
-            return Verdict("True", "Realized", "no host has to know: none runs pods of this namespace")
+            nobody = "there are no hosts" if scope == CLUSTER else "no host runs pods of this namespace"
+            return Verdict("True", "Realized", f"{nobody}, so none has to know")
         if not live:
             return Verdict("False", "Unreachable", f"no live host to confirm: {_some(sorted(holders))}")
         failures = [
