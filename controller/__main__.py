@@ -75,6 +75,7 @@ async def run(settings: ControllerSettings) -> None:
                     segment_prefix=settings.network.segment_prefix,
                     block_prefix=settings.network.block_prefix,
                     forgotten=network.forgotten,
+                    registry=metrics.registry,
                 )
             )
         )

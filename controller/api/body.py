@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import yaml
 
+from controller.api import protobuf_body, wire
 from controller.api.status import ApiError, bad_request, unsupported_media
 from controller.kinds.kind import Object
 
@@ -32,6 +33,13 @@ def decode_object(body: bytes, content_type: str) -> tuple[Object, list[str]]:
         value, duplicates = decode_json(body)
     elif media in YAML_TYPES:
         value, duplicates = decode_yaml(body), []
+    elif media == wire.MEDIA_TYPE:
+        try:
+            return wire.decode(body), []
+        except wire.InvalidWire as err:
+            raise bad_request(f"unable to decode the protobuf body: {err}") from err
+    elif media == protobuf_body.MEDIA_TYPE:
+        value, duplicates = protobuf_body.decode(body), []
     else:
         raise unsupported_media(
             "the body of the request was in an unknown format - accepted media types include: "

@@ -14,11 +14,11 @@ __all__ = ["JSON", "MERGE", "STRATEGIC", "ApiError", "LocalClient", "is_already_
 
 
 class LocalClient:
-    """Acts as ``user``, which also owns the fields it writes."""
+    """Acts as ``user``; the last part of that name also owns the fields it writes."""
 
     def __init__(self, api: Api, user: str) -> None:
         self._api = api
-        self._options = WriteOptions(user=User(user, groups=(MASTERS,)), manager=user)
+        self._options = WriteOptions(user=User(user, groups=(MASTERS,)), manager=user.rpartition(":")[2])
 
     def _kind(self, resource: ResourceKey) -> Kind:
         return self._api.ports.kinds.by_key(resource)

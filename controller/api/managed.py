@@ -103,6 +103,9 @@ def track(shape: Shape, old: Object | None, new: Object, manager: str, subresour
         difference = structure.compare(shape, _without_managed(old), _without_managed(new))
         changed, removed = frozenset(difference.changed), frozenset(difference.removed)
     changed = changed - _NEVER_OWNED
+    if not subresource:
+        # What the server itself puts into a new object's status is nobody's.
+        changed = frozenset(path for path in changed if path[0] != "f:status")
     taken = changed | removed
     if taken:
         for owner, owned in list(owners.items()):

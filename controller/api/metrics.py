@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from prometheus_client import (
+    REGISTRY,
     CollectorRegistry,
     Counter,
     Histogram,

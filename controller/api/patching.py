@@ -11,9 +11,9 @@ from controller.api import managed
 from controller.api.patch import APPLY, apply_patch, decode_patch
 from controller.api.ports import Ports
 from controller.api.request import Request
-from controller.api.status import bad_request, is_not_found
+from controller.api.status import ApiError, bad_request, invalid, is_not_found
 from controller.api.writes import WriteOptions, Writer
-from controller.kinds.kind import Kind, Object
+from controller.kinds.kind import FieldError, Kind, Object
 
 if TYPE_CHECKING:
     from controller.api.api import Api
@@ -35,9 +35,7 @@ class Patcher:
         if media == APPLY:
             options = api.write_options(request, apply=True)
             if not request.text("fieldManager"):
-                raise bad_request(
-                    'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch'
-                )
+                raise _refused("FieldValueRequired", "fieldManager", "is required for apply patch")
             return await self.apply(
                 kind,
                 namespace,
@@ -49,9 +47,7 @@ class Patcher:
                 force=request.flag("force"),
             )
         if request.flag("force"):
-            raise bad_request(
-                'PatchOptions.meta.k8s.io "" is invalid: force: Forbidden: may not be specified for non-apply patch'
-            )
+            raise _refused("FieldValueForbidden", "force", "may not be specified for non-apply patch")
         options = api.write_options(request)
         made = await self.change(
             kind, namespace, target.name, raw, media, options, target.subresource, request.warnings
@@ -135,3 +131,7 @@ class Patcher:
             shape, empty, orjson.loads(orjson.dumps(applied)), options.manager, "", now, force=force, kind=kind
         )
         return await self._writer.create(kind, namespace, fresh, options), True
+
+
+def _refused(error: str, path: str, detail: str) -> ApiError:
+    return invalid("meta.k8s.io", "PatchOptions", "", [FieldError(error, path, detail)])

@@ -66,7 +66,7 @@ class Request:
     def flag(self, name: str) -> bool:
         """A boolean query parameter; what is not a boolean counts as true, as in conversion to Go's bool."""
         values = self.query.get(name)
-        return bool(values) and values[0] not in FALSE_VALUES
+        return values is not None and len(values) > 0 and values[0] not in FALSE_VALUES
 
 
 @dataclass(slots=True)

@@ -63,11 +63,7 @@ def selection_of(request: Request, kind: Kind) -> Selection:
     for path in fields.paths:
         known = path == "metadata.name" or (path == "metadata.namespace" and kind.namespaced)
         if not known and path not in kind.selectable_fields:
-            raise bad_request(
-                f'Unable to find "{kind.api_version}, Resource={kind.plural}" that match label selector "'
-                f'{request.text("labelSelector")}", field selector "{request.text("fieldSelector")}": '
-                f"field label not supported: {path}"
-            )
+            raise bad_request(f"field label not supported: {path}")
     if request.target.name:
         only = parse_field_selector(f"metadata.name={request.target.name}")
         wanted = fields.required("metadata.name")

@@ -53,11 +53,12 @@ class Writer:
         """
         given_version, given_kind = obj.get("apiVersion") or kind.api_version, obj.get("kind") or kind.kind
         if (given_version, given_kind) != (kind.api_version, kind.kind):
-            raise bad_request(
-                f"the API version in the data ({given_version}) does not match the expected API version ({kind.api_version})"
-                if given_version != kind.api_version
-                else f'{given_kind} in version "{kind.version}" cannot be handled as a {kind.kind}'
-            )
+            if given_version != kind.api_version:
+                raise bad_request(
+                    f"the API version in the data ({given_version}) does not match the expected API version "
+                    f"({kind.api_version})"
+                )
+            raise bad_request(f'{given_kind} in version "{kind.version}" cannot be handled as a {kind.kind}')
         obj["apiVersion"], obj["kind"] = kind.api_version, kind.kind
         if not isinstance(obj.get("metadata", {}), dict):
             raise bodies.decoding_error(
@@ -95,8 +96,8 @@ class Writer:
         # Nodes register together with their status; of all others it is the controllers' to write.
         if "status" in kind.subresources and kind.plural != "nodes":
             obj.pop("status", None)
-        managed_given = obj["metadata"].pop("managedFields", None) if not options.apply else None
-        del managed_given
+        if not options.apply:
+            obj["metadata"].pop("managedFields", None)
         await self._ports.fresh()
         kind.default(obj)
         kind.prepare_create(obj)
@@ -182,11 +183,13 @@ class Writer:
         if options.dry_run:
             return with_revision(stored, entry.revision)
         meta = new["metadata"]
+        held = meta.get("finalizers") or meta.get("deletionGracePeriodSeconds")
+        if entry.resource.plural == "namespaces":
+            held = held or (new.get("spec") or {}).get("finalizers")
         # The last finalizer of an object that waits only for finalizers is gone: so is the object.
-        if meta.get("deletionTimestamp") and not meta.get("finalizers") and not meta.get("deletionGracePeriodSeconds"):
-            if entry.resource.plural != "namespaces" or not new.get("spec", {}).get("finalizers"):
-                revision = await self._txn([Compare(entry.key, entry.revision)], [Delete(entry.key)])
-                return with_revision(stored, revision)
+        if meta.get("deletionTimestamp") and not held:
+            revision = await self._txn([Compare(entry.key, entry.revision)], [Delete(entry.key)])
+            return with_revision(stored, revision)
         revision = await self._txn([Compare(entry.key, entry.revision)], [Put(entry.key, stored)])
         return with_revision(stored, revision)
 

@@ -21,6 +21,7 @@ from controller.store.proto import etcd_pb2 as pb
 log = logger("etcd")
 
 REQUEST_TIMEOUT_S = 10.0
+_EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -66,7 +67,8 @@ class Etcd:
         self._txn = _unary(channel, "/etcdserverpb.KV/Txn", pb.TxnRequest, pb.TxnResponse)
         self._compact = _unary(channel, "/etcdserverpb.KV/Compact", pb.CompactionRequest, pb.CompactionResponse)
         self._status = _unary(channel, "/etcdserverpb.Maintenance/Status", pb.StatusRequest, pb.StatusResponse)
-        self._watch = channel.stream_stream(
+        # grpc-stubs lack what streams take and return.
+        self._watch: Any = channel.stream_stream(
             "/etcdserverpb.Watch/Watch",
             request_serializer=pb.WatchRequest.SerializeToString,
             response_deserializer=pb.WatchResponse.FromString,
@@ -75,7 +77,7 @@ class Etcd:
 
     async def close(self) -> None:
         """Close the connection; running calls fail with ``Unavailable``."""
-        await self._channel.close()
+        await self._channel.close(grace=None)
 
     async def _failed(self, err: grpc.aio.AioRpcError) -> Exception:
         code, text = err.code(), err.details() or ""
@@ -132,7 +134,7 @@ class Etcd:
             await call.write(pb.WatchRequest(create_request=create))
             while True:
                 response = await call.read()
-                if response is grpc.aio.EOF:
+                if response is _EOF:
                     raise Unavailable("etcd: the watch stream ended")
                 if response.compact_revision:
                     raise Compacted(response.compact_revision)

@@ -27,7 +27,8 @@ def _invalid(what: str) -> ApiError:
 def _merge_map(original: Object, patch: Object, shape: Shape) -> Object:
     directive = patch.get(_PATCH)
     if directive == "replace":
-        return _plain({key: value for key, value in patch.items() if key != _PATCH})
+        plain: Object = _plain({key: value for key, value in patch.items() if key != _PATCH})
+        return plain
     if directive == "delete":
         return {}
     if directive not in (None, "merge"):
