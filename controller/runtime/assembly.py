@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from prometheus_client import CollectorRegistry
+
 from common.clock import Clock
 from controller.kinds.kind import Object, ResourceKey
 from controller.reconcilers.deployment import DeploymentReconciler
@@ -24,6 +26,7 @@ from controller.reconcilers.segment import SegmentReconciler
 from controller.reconcilers.service_account import ServiceAccountReconciler
 from controller.runtime.client import Client
 from controller.runtime.events import Recorder
+from controller.runtime.metrics import ControllerMetrics
 from controller.runtime.reconciler import Reconciler
 from controller.runtime.runner import LiveReader, Runner
 from controller.runtime.view import View
@@ -68,6 +71,7 @@ class ControllerPorts:
     segment_prefix: int
     block_prefix: int
     forgotten: Callable[[int], bool]
+    registry: CollectorRegistry
     node_grace_s: float = NODE_GRACE_S
     finished_pods_max: int = FINISHED_PODS_MAX
 
@@ -99,18 +103,21 @@ def reconcilers(ports: ControllerPorts) -> list[Reconciler]:
 async def run(ports: ControllerPorts) -> None:
     """Run all controllers and the scheduler until cancelled."""
     await ports.cache.wait_synced()
+    metrics = ControllerMetrics(ports.registry)
     view = View(ports.cache)
     disconnect = view.connect(ports.cache.resources())
     try:
         async with asyncio.TaskGroup() as group:
-            recorder = Recorder(ports.client("event-recorder"), view, ports.clock)
+            recorder = Recorder(ports.client("event-recorder"), view, ports.clock, metrics)
             group.create_task(recorder.run())
             for each in reconcilers(ports):
                 user = f"system:serviceaccount:kube-system:{each.name}"
-                runner = Runner(each, ports.cache, view, ports.client(user), recorder, ports.clock, ports.acknowledged)
+                runner = Runner(
+                    each, ports.cache, view, ports.client(user), recorder, ports.clock, ports.acknowledged, metrics
+                )
                 group.create_task(runner.run())
             client = ports.client(f"system:{SCHEDULER}")
-            scheduler = Scheduler(ports.cache, view, client, ports.binder, recorder, ports.clock)
+            scheduler = Scheduler(ports.cache, view, client, ports.binder, recorder, ports.clock, metrics)
             group.create_task(scheduler.run())
     finally:
         disconnect()

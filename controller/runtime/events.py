@@ -10,8 +10,8 @@ from typing import Any
 from common.clock import Clock, rfc3339
 from common.logs import logger
 from controller.api.status import ApiError, is_already_exists, is_conflict, is_not_found
-from controller.runtime import metrics
 from controller.runtime.client import Client
+from controller.runtime.metrics import ControllerMetrics
 from controller.runtime.resources import EVENTS
 from controller.runtime.view import View
 from controller.runtime.writes import EmitEvent
@@ -27,7 +27,8 @@ log = logger("events")
 class Recorder:
     """``emit`` never blocks; ``run`` writes, one after the other, and gives up on what the API refuses."""
 
-    def __init__(self, client: Client, view: View, clock: Clock) -> None:
+    def __init__(self, client: Client, view: View, clock: Clock, metrics: ControllerMetrics) -> None:
+        self._metrics = metrics
         self._client = client
         self._view = view
         self._clock = clock
@@ -46,7 +47,7 @@ class Recorder:
         try:
             self._queue.put_nowait((event, source))
         except asyncio.QueueFull:
-            metrics.EVENTS_DROPPED.inc()
+            self._metrics.events_dropped.inc()
 
     async def run(self) -> None:
         """Write queued events until cancelled."""

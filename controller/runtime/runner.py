@@ -17,9 +17,9 @@ from common.logs import logger
 from common.tasks import KeyQueue
 from controller.api.status import ApiError, is_already_exists, is_conflict, is_not_found
 from controller.kinds.kind import ResourceKey
-from controller.runtime import metrics
 from controller.runtime.client import Client
 from controller.runtime.events import Recorder
+from controller.runtime.metrics import ControllerMetrics
 from controller.runtime.reconciler import Map, Reconciler
 from controller.runtime.view import Failure, Reader, View
 from controller.runtime.writes import Create, Delete, EmitEvent, Patch, Plan, Update, UpdateStatus, Write
@@ -57,9 +57,11 @@ class Runner:
         recorder: Recorder,
         clock: Clock,
         acknowledged: Callable[[], int],
+        metrics: ControllerMetrics,
     ) -> None:
         """``acknowledged`` is the newest revision that this process was told of by a write."""
         self._acknowledged = acknowledged
+        self._metrics = metrics
         self._reconciler = reconciler
         self._cache = cache
         self._view = view
@@ -68,7 +70,7 @@ class Runner:
         self._clock = clock
         self._queue: KeyQueue[str] = KeyQueue(clock)
         self._written: dict[str, int] = {}
-        metrics.QUEUE_DEPTH.labels(reconciler.name).set_function(lambda: float(len(self._queue)))
+        metrics.queue_depth.labels(reconciler.name).set_function(lambda: float(len(self._queue)))
 
     async def run(self) -> None:
         """Work until cancelled. The view must be connected."""
@@ -102,10 +104,10 @@ class Runner:
             plan = self._reconciler.plan(self._view, key, self._clock.now())
             await self._apply(key, plan)
         except Retryable as err:
-            metrics.RECONCILE_ERRORS.labels(name, type(err).__name__).inc()
+            self._metrics.reconcile_errors.labels(name, type(err).__name__).inc()
             raise
         finally:
-            metrics.RECONCILE_SECONDS.labels(name).observe(self._clock.monotonic() - started)
+            self._metrics.reconcile_seconds.labels(name).observe(self._clock.monotonic() - started)
         if plan.sentence and plan.writes:
             log.info(plan.sentence, controller=name, object=key)
         return None if plan.again_s is None else max(0.01, plan.again_s)
@@ -140,7 +142,7 @@ class Runner:
         finally:
             # Also after a failure: the view must catch up with what made the write fail.
             self._written[key] = max(self._written.get(key, 0), self._acknowledged())
-        metrics.WRITES.labels(self._reconciler.name, type(write).__name__).inc()
+        self._metrics.writes.labels(self._reconciler.name, type(write).__name__).inc()
         if write.event is not None:
             self._recorder.emit(write.event, self._reconciler.name)
         return None

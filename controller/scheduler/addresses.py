@@ -27,6 +27,8 @@ class AddressBook:
         self._taken: dict[int, tuple[str, str]] = {}
         self._held: dict[tuple[str, str], dict[int, Cidr]] = {}
         self._last: dict[int, int] = {}
+        self._stored: set[int] = set()
+        """Bases of blocks whose key is known to exist. A claim from any other block creates it too: first come wins."""
 
     def on_change(self, change: Change) -> None:
         """Follow ports and blocks. Their names are the claims, so only a new name is ever decoded."""
@@ -36,7 +38,10 @@ class AddressBook:
             (self._release if gone else self._take)(address)
         elif entry.resource == ADDRESS_BLOCKS and (gone or change.old is None):
             spec: Object = entry.decode()["spec"]
-            (self._drop_block if gone else self._put_block)(Cidr.parse(spec["cidr"]), spec["segment"], spec["host"])
+            block = Cidr.parse(spec["cidr"])
+            (self._drop_block if gone else self._put_block)(block, spec["segment"], spec["host"])
+            if not gone:
+                self._stored.add(block.base)
 
     def claim(self, segment: str, subnets: list[Cidr], host: str) -> Claim | None:
         """The next address for a pod on ``host``; None when the segment has no block left."""
@@ -44,7 +49,7 @@ class AddressBook:
         for block in sorted(self._held.get((segment, host), {}).values(), key=lambda each: each.base):
             address = ipam.next_address(block, self._used.get(block.base, ()), reserved, self._last.get(block.base))
             if address is not None:
-                return self._claimed(Claim(address, block, new_block=False))
+                return self._claimed(Claim(address, block, new_block=block.base not in self._stored))
         fresh = ipam.next_block(subnets, self._prefix, self._taken)
         if fresh is None:
             return None
@@ -58,8 +63,13 @@ class AddressBook:
         """A bind failed. What others turned out to have stays taken until the cache says otherwise."""
         if not address_taken:
             self._release(claim.address)
-        if claim.new_block and not block_taken:
-            self._drop_block(claim.block, *self._taken[claim.block.base])
+        held = self._taken.get(claim.block.base)
+        if claim.new_block and not block_taken and held is not None and claim.block.base not in self._stored:
+            self._drop_block(claim.block, *held)
+
+    def has_free_block(self, subnets: list[Cidr]) -> bool:
+        """Whether any host can still get a block, so that none of them is exhausted."""
+        return ipam.next_block(subnets, self._prefix, self._taken) is not None
 
     def exhausted(self, segment: str, subnets: list[Cidr], host: str) -> bool:
         """No address for ``host``, without claiming one."""
@@ -94,5 +104,6 @@ class AddressBook:
 
     def _drop_block(self, block: Cidr, segment: str, host: str) -> None:
         self._taken.pop(block.base, None)
+        self._stored.discard(block.base)
         self._last.pop(block.base, None)
         self._held.get((segment, host), {}).pop(block.base, None)

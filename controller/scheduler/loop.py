@@ -14,9 +14,9 @@ from common.tasks import Wake, backoff_s
 from controller.api.status import ApiError, is_conflict, is_not_found
 from controller.kinds.kind import Object
 from controller.reconcilers import conditions, pods
-from controller.runtime import metrics
 from controller.runtime.client import Client
 from controller.runtime.events import Recorder
+from controller.runtime.metrics import ControllerMetrics
 from controller.runtime.resources import NODES, PODS, SEGMENTS
 from controller.runtime.runner import LiveReader
 from controller.runtime.view import View
@@ -52,8 +52,16 @@ class Scheduler:
     """See the module."""
 
     def __init__(
-        self, cache: LiveReader, view: View, client: Client, binder: Binder, recorder: Recorder, clock: Clock
+        self,
+        cache: LiveReader,
+        view: View,
+        client: Client,
+        binder: Binder,
+        recorder: Recorder,
+        clock: Clock,
+        metrics: ControllerMetrics,
     ) -> None:
+        self._metrics = metrics
         self._cache = cache
         self._view = view
         self._client = client
@@ -73,7 +81,7 @@ class Scheduler:
             for entry in self._cache.list(resource):
                 self._on_change(Change("ADDED", entry, None, entry.revision))
         stop = self._cache.subscribe([NODES, PODS, SEGMENTS], self._on_change)
-        metrics.PENDING_PODS.set_function(lambda: float(len(self._waiting)))
+        self._metrics.pending_pods.set_function(lambda: float(len(self._waiting)))
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
@@ -148,11 +156,11 @@ class Scheduler:
         return max(0.0, min(times) - self._clock.monotonic()) if times else None
 
     async def _attempt(self, each: Waiting, group: asyncio.TaskGroup) -> None:
-        with metrics.SCHEDULE_SECONDS.time():
+        with self._metrics.schedule_seconds.time():
             nodes = self._snapshot.nodes()
             decision = choose(each.needs, nodes, seed=each.failures, without_address=self._without_address(each.needs))
         if isinstance(decision, Unschedulable):
-            metrics.SCHEDULE_ATTEMPTS.labels("unschedulable").inc()
+            self._metrics.schedule_attempts.labels("unschedulable").inc()
             await self._give_up(each, decision.message)
             return
         each.binding = True
@@ -167,6 +175,8 @@ class Scheduler:
             subnets = self._binder.subnets(pod.namespace)
         except NoAddress:
             return frozenset()
+        if self._binder.book.has_free_block(subnets):
+            return frozenset()
         names = (node.name for node in self._snapshot.nodes())
         return frozenset(name for name in names if self._binder.book.exhausted(pod.namespace, subnets, name))
 
@@ -178,12 +188,12 @@ class Scheduler:
             self._snapshot.drop_pod(pod.uid)
             each.binding = False
             # Deleted or bound by another meanwhile: the cache's event settles it.
-            metrics.SCHEDULE_ATTEMPTS.labels("error").inc()
+            self._metrics.schedule_attempts.labels("error").inc()
             self._back_off(each, parked=isinstance(err, NoAddress))
             if not (is_conflict(err) or is_not_found(err)):
                 log.info("not bound", pod=pod.key, host=node, reason=str(err))
         else:
-            metrics.SCHEDULE_ATTEMPTS.labels("scheduled").inc()
+            self._metrics.schedule_attempts.labels("scheduled").inc()
             self._waiting.pop(pod.uid, None)
             text = f"Successfully assigned {pod.key} to {node}"
             self._emit(pod, "Normal", "Scheduled", text)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from controller.api.local import LocalClient
 from controller.api.status import ApiError
@@ -69,6 +70,7 @@ async def world(api_server: ApiServer) -> AsyncIterator[World]:
         segment_prefix=22,
         block_prefix=28,
         forgotten=lambda revision: True,
+        registry=CollectorRegistry(),
     )
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(assembly.run(controllers)), group.create_task(hosts.run())]
@@ -174,9 +176,10 @@ async def test_a_pod_that_fits_nowhere_says_why(world: World) -> None:
     await local.create(PODS, pod)
 
     def message() -> str:
-        for condition in world.pods()[0].get("status", {}).get("conditions") or ():
-            if condition["type"] == "PodScheduled":
-                return str(condition["message"])
+        for pod in world.pods():
+            for condition in pod.get("status", {}).get("conditions") or ():
+                if condition["type"] == "PodScheduled":
+                    return str(condition.get("message", ""))
         return ""
 
     assert await world.until(message) == "0/3 nodes are available: 3 Insufficient cpu."

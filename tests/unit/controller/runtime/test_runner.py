@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from common.clock import SystemClock
 from controller.api.status import ApiError, conflict
 from controller.kinds.kind import Object, ResourceKey
 from controller.runtime.events import Recorder
+from controller.runtime.metrics import ControllerMetrics
 from controller.runtime.reconciler import Map, own_key
 from controller.runtime.resources import CONFIG_MAPS
 from controller.runtime.runner import Runner
@@ -86,9 +88,10 @@ class World:
         self.client: Any = Client(self.cache)
         self.pair = Pair()
         clock = SystemClock()
-        recorder = Recorder(self.client, self.cache.view, clock)
+        metrics = ControllerMetrics(CollectorRegistry())
+        recorder = Recorder(self.client, self.cache.view, clock, metrics)
         self.runner = Runner(
-            self.pair, self.cache, self.cache.view, self.client, recorder, clock, lambda: self.cache.revision
+            self.pair, self.cache, self.cache.view, self.client, recorder, clock, lambda: self.cache.revision, metrics
         )
 
     async def until(self, what: Any) -> None:
