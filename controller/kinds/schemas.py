@@ -175,6 +175,7 @@ class Schemas:
     def __init__(self, definitions: dict[str, dict[str, Any]]) -> None:
         self._raw = definitions
         self._shapes: dict[str, Shape] = {}
+        self._by_kind: dict[tuple[str, str, str], str] = {}
         self.any = Shape(self, {})
 
     @staticmethod
@@ -193,10 +194,20 @@ class Schemas:
         """The definition itself, without descriptions. Raises ``KeyError``."""
         return self._raw[name]
 
+    def by_kind(self, group: str, version: str, kind: str) -> str | None:
+        """Name of the definition of an object of this kind, or None."""
+        if not self._by_kind:
+            for name, definition in self._raw.items():
+                gvks = definition.get("x-kubernetes-group-version-kind") or []
+                if len(gvks) == 1:
+                    self._by_kind[gvks[0]["group"], gvks[0]["version"], gvks[0]["kind"]] = name
+        return self._by_kind.get((group, version, kind))
+
     def add(self, name: str, definition: dict[str, Any]) -> None:
         """Add or replace a definition."""
         self._raw[name] = definition
         self._shapes.pop(name, None)
+        self._by_kind.clear()
 
     def get(self, name: str) -> Shape:
         """Shape of a definition. Raises ``KeyError`` for an unknown name."""
