@@ -56,6 +56,9 @@ class Binder:
         """
         await self._cache.wait_synced()
         self.connect()
+        if self._cache.get(PODS, namespace, name) is None:
+            # It may have been created a moment ago, through this very process.
+            await self._cache.wait_revision(self._store.acknowledged)
         for _ in range(ATTEMPTS_MAX):
             pod = self._pod(namespace, name, host, uid)
             claim = None if pod["spec"].get("hostNetwork") else self._claim(namespace, host)
