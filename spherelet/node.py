@@ -3,6 +3,7 @@
 import asyncio
 import os
 import platform
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,9 @@ LEASE_RENEW_S: Final = 10.0
 LEASE_DURATION_S: Final = 40
 LEASE_PATH: Final = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 CHECK_S: Final = 1.5
+"""How often it is seen whether the daemons are there at all; costs next to nothing."""
+FULL_CHECK_S: Final = 5.0
+"""How often they are asked whether they are well."""
 CHECK_TIMEOUT_S: Final = 3.0
 STATUS_PERIOD_S: Final = 300.0
 IMAGES_PERIOD_S: Final = 30.0
@@ -73,14 +77,19 @@ class Node:
         options = [("grpc.max_reconnect_backoff_ms", 1000), ("grpc.initial_reconnect_backoff_ms", 200)]
         async with grpc.aio.insecure_channel(f"unix://{self._config.containerd.socket}", options=options) as channel:
             stub = api_pb2_grpc.RuntimeServiceStub(channel)
+            checked_at = float("-inf")
             while True:
-                await self._check(stub)
+                well = self._health is not None and not self.problems()
+                there = channel.get_state() is grpc.ChannelConnectivity.READY and listens(self._config.nsx_socket)
                 wait_s = CHECK_S
-                try:
-                    await self._write()
-                except SphereError as err:
-                    log.info("node status not written", host=self._config.host, reason=str(err))
-                    wait_s = RETRY_S
+                if not (well and there) or self._clock.monotonic() - checked_at > FULL_CHECK_S:
+                    await self._check(stub)
+                    checked_at = self._clock.monotonic()
+                    try:
+                        await self._write()
+                    except SphereError as err:
+                        log.info("node status not written", host=self._config.host, reason=str(err))
+                        checked_at, wait_s = float("-inf"), RETRY_S
                 await self._clock.sleep(wait_s)
 
     async def _check(self, stub: Any) -> None:
@@ -185,6 +194,18 @@ def _identity(config: Config) -> Identity:
         ephemeral_storage=config.capacity.ephemeral_storage,
         pods=config.capacity.pods,
     )
+
+
+def listens(path: Path) -> bool:
+    """Whether a process accepts connections at the UNIX socket ``path``; does not wait."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(str(path))
+        except BlockingIOError:
+            return True  # its backlog is full: busy, not gone
+        except OSError:
+            return False
+    return True
 
 
 async def check_network(path: Path) -> str:
