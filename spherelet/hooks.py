@@ -1,17 +1,13 @@
 """Lifecycle hooks: postStart and preStop by exec, http or sleep."""
 
 import asyncio
-import os
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import aiohttp
-import orjson
 
 from common.errors import Retryable
+from spherelet import execution
 from spherelet.model import ContainerState, ContainerView, Object
-from spherelet.runtime import process
 from spherelet.runtime.client import Runtime
 
 OUTPUT_CHARS_MAX = 512
@@ -34,7 +30,7 @@ class Hooks:
         try:
             async with asyncio.timeout(timeout_s):
                 if "exec" in handler:
-                    await self._exec(handler["exec"].get("command") or [], state, timeout_s)
+                    await self._exec(handler["exec"].get("command") or [], state)
                 elif "httpGet" in handler:
                     await _http(handler["httpGet"], container, address)
                 elif "sleep" in handler:
@@ -42,20 +38,11 @@ class Hooks:
         except TimeoutError as err:
             raise HookFailed(f"the hook did not end within {timeout_s:.0f} s") from err
 
-    async def _exec(self, command: list[str], state: ContainerState, timeout_s: float) -> None:
-        config = orjson.loads((state.bundle / "config.json").read_bytes())
-        spec = {**config["process"], "args": command, "terminal": False}
-        handle, name = tempfile.mkstemp(dir=state.directory, prefix=".hook-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(orjson.dumps(spec))
-            argv = self.runtime.exec_argv(state.id, state.handler, Path(name))
-            ended = await process.run(argv, timeout_s=timeout_s + 5)
-        finally:
-            Path(name).unlink(missing_ok=True)
-        if ended.code != 0:
-            output = ended.output.decode("utf-8", "replace")[:OUTPUT_CHARS_MAX]
-            raise HookFailed(f"command '{' '.join(command)}' exited with {ended.code}: {output}")
+    async def _exec(self, command: list[str], state: ContainerState) -> None:
+        code, output = await execution.run(self.runtime.command(state.handler), state, command)
+        if code != 0:
+            text = output[:OUTPUT_CHARS_MAX]
+            raise HookFailed(f"command '{' '.join(command)}' exited with {code}: {text}")
 
 
 async def _http(get: Object, container: ContainerView, address: str) -> None:

@@ -246,7 +246,7 @@ class Observed:
     container_failures: Mapping[str, Failure] = field(default_factory=dict)
     """Could not be created or started, by container name."""
     probes: Mapping[tuple[str, str], bool] = field(default_factory=dict)
-    """Last verdict by (container id, kind); kinds: ``startup``, ``readiness``, ``liveness``. Absent = no verdict yet."""
+    """Last verdict by (container id, kind): ``startup``, ``readiness``, ``liveness``. Absent = no verdict yet."""
     hooks_pending: frozenset[str] = frozenset()
     """Containers whose postStart hook has not returned yet."""
     busy: frozenset[str] = frozenset()

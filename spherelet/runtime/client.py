@@ -68,10 +68,6 @@ class Runtime:
         """All running containers of the host."""
         return (each for pod in self._states.values() for states in pod.values() for each in states if each.running)
 
-    def exec_argv(self, container_id: str, handler: str, process_spec: Path, *extra: str) -> list[str]:
-        """Command line that runs ``process_spec`` (OCI ``process`` JSON) in a container with our own stdio."""
-        return [*self.command(handler), "exec", *extra, "--process", str(process_spec), container_id]
-
     def command(self, handler: str) -> list[str]:
         """Binary and global options of a runtime handler. Raises ``Terminal`` for one that is not configured."""
         binary = self.binary(handler)

@@ -37,7 +37,7 @@ def resolve(image_user: str, pod: Mapping[str, Any], container: Mapping[str, Any
         uid = int(entry[2])
     gid = _primary_group(group_name if given is None else "", _first(container, pod, "runAsGroup"), entry, group)
     _refuse_root(uid, name, _first(container, pod, "runAsNonRoot"), given)
-    login = entry[0] if entry else name
+    login = entry[0] if entry else "" if given is not None else name
     extra = set() if pod.get("supplementalGroupsPolicy") == "Strict" else _member_of(group, login)
     extra |= {int(each) for each in pod.get("supplementalGroups") or ()}
     if pod.get("fsGroup") is not None:

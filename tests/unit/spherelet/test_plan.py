@@ -1,0 +1,165 @@
+"""What is done next, as tables: one pod, one moment, the actions that may be started."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spherelet import lifecycle
+from spherelet.lifecycle import Stage
+from spherelet.model import ContainerState, Exit, Failure, Image, Observed, PodView, Sandbox, Wait
+from spherelet.plan import next_backoff_s, plan
+
+NOW = 1000.0
+IMAGE = Image(id="sha256:1", reference="r", layers=("/l",))
+READY = Observed(
+    sandbox=Sandbox(True, "10.0.0.1", True, NOW),
+    volumes={},
+    images={"main": IMAGE, "init": IMAGE, "side": IMAGE},
+    on_disk=True,
+)
+
+
+def a_pod(**spec: Any) -> PodView:
+    metadata = {"uid": "u", "name": "p", "namespace": "n", **spec.pop("metadata", {})}
+    return PodView({"metadata": metadata, "spec": {"containers": [{"name": "main", "image": "i"}], **spec}})
+
+
+def attempt(name: str = "main", number: int = 0, **fields: Any) -> ContainerState:
+    return ContainerState("u", name, number, f"{name}{number}", Path("/d"), "i", "r", "", NOW, **fields)
+
+
+def running(name: str = "main", number: int = 0) -> ContainerState:
+    return attempt(name, number, started_at=NOW - 10, pid=5, conmon_pid=4)
+
+
+def ended(name: str = "main", number: int = 0, code: int = 1, at: float = NOW, **fields: Any) -> ContainerState:
+    values = {"started_at": at - 1, "exit": Exit(code, at, "Error"), "reaped": True, **fields}
+    return attempt(name, number, **values)
+
+
+def having(*states: ContainerState, **fields: Any) -> Observed:
+    found: dict[str, tuple[ContainerState, ...]] = {}
+    for each in states:
+        found[each.name] = (*found.get(each.name, ()), each)
+    return replace(READY, containers=found, **fields)
+
+
+def keys(want: PodView | None, seen: Observed, now: float = NOW) -> list[str]:
+    return [f"{type(each).__name__}:{getattr(each, 'container', '')}" for each in plan(want, seen, now)]
+
+
+def test_everything_that_can_overlap_is_started_at_once() -> None:
+    assert keys(a_pod(), Observed()) == ["PrepareSandbox:", "SetupVolumes:", "PullImage:main"]
+
+
+def test_what_is_busy_is_not_started_again() -> None:
+    assert keys(a_pod(), Observed(busy=frozenset({"sandbox", "volumes", "pull:main"}))) == []
+
+
+def test_creation_does_not_wait_for_clearance_but_the_start_does() -> None:
+    waiting = replace(READY, sandbox=Sandbox(True, "10.0.0.1", False, NOW))
+    assert keys(a_pod(), waiting) == ["AddNetwork:", "CreateContainer:main"]
+    created = replace(waiting, containers={"main": (attempt(pid=5),)}, busy=frozenset({"network"}))
+    assert keys(a_pod(), created) == []
+    assert keys(a_pod(), replace(created, sandbox=READY.sandbox, busy=frozenset())) == ["StartContainer:main"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "code", "expected"),
+    [
+        ("Always", 0, ["CreateContainer:main"]),
+        ("Always", 1, ["CreateContainer:main"]),
+        ("OnFailure", 1, ["CreateContainer:main"]),
+        ("OnFailure", 0, ["ReleaseSandbox:"]),
+        ("Never", 1, ["ReleaseSandbox:"]),
+        ("Never", 0, ["ReleaseSandbox:"]),
+    ],
+)
+def test_restart_policy(policy: str, code: int, expected: list[str]) -> None:
+    assert keys(a_pod(restartPolicy=policy), having(ended(code=code))) == expected
+
+
+def test_a_crashing_container_waits_and_the_wait_doubles() -> None:
+    crashed = ended(number=1, backoff_s=10.0)
+    (wait,) = plan(a_pod(), having(crashed), NOW + 4)
+    assert wait == Wait(6.0)
+    assert keys(a_pod(), having(crashed), NOW + 10) == ["CreateContainer:main"]
+    assert [next_backoff_s(ended(backoff_s=each)) for each in (0.0, 10.0, 160.0, 300.0)] == [10.0, 20.0, 300.0, 300.0]
+    long_run = ended(backoff_s=300.0, started_at=NOW - 601)
+    assert next_backoff_s(long_run) == 10.0
+    assert keys(a_pod(), having(long_run)) == ["CreateContainer:main"]
+
+
+def test_an_attempt_that_never_ran_is_removed_and_made_again() -> None:
+    unborn = ended(started_at=0.0)
+    assert keys(a_pod(), having(unborn)) == ["RemoveContainer:main"]
+    failed = {"main": Failure("CreateContainerError", "x", NOW + 3)}
+    assert plan(a_pod(), replace(READY, container_failures=failed), NOW) == (Wait(3.0),)
+
+
+def test_an_ended_container_is_reaped_before_its_successor_is_made() -> None:
+    assert keys(a_pod(), having(ended(reaped=False))) == ["ReapContainer:main"]
+
+
+def test_only_the_last_two_attempts_are_kept() -> None:
+    seen = having(ended(number=0), ended(number=1), running(number=2))
+    assert keys(a_pod(), seen) == ["RemoveContainer:main"]
+
+
+def test_init_containers_come_first_and_one_by_one() -> None:
+    want = a_pod(initContainers=[{"name": "init", "image": "i"}])
+    assert keys(want, READY) == ["CreateContainer:init"]
+    assert keys(want, having(running("init"))) == []
+    assert keys(want, having(ended("init", code=0))) == ["CreateContainer:main"]
+
+
+def test_a_sidecar_must_have_started_and_is_restarted_for_ever() -> None:
+    want = a_pod(initContainers=[{"name": "side", "image": "i", "restartPolicy": "Always"}], restartPolicy="Never")
+    assert keys(want, READY) == ["CreateContainer:side"]
+    assert keys(want, having(running("side"))) == ["CreateContainer:main"]
+    assert keys(want, having(ended("side"), running())) == ["CreateContainer:side"]
+
+
+def test_a_failed_liveness_probe_stops_the_container() -> None:
+    want = a_pod(containers=[{"name": "main", "image": "i", "livenessProbe": {"tcpSocket": {"port": 1}}}])
+    seen = having(running(), probes={("main0", "liveness"): False})
+    assert keys(want, seen) == ["StopContainer:main"]
+
+
+def test_deletion_drains_first_then_stops_then_releases() -> None:
+    want = a_pod(metadata={"deletionTimestamp": "t", "deletionGracePeriodSeconds": 5})
+    assert keys(want, having(running())) == ["Drain:"]
+    (stop,) = plan(want, having(running(), drained=True), NOW)
+    assert getattr(stop, "grace_s", None) == 5.0
+    assert keys(want, having(ended(reaped=False), drained=True)) == ["ReapContainer:main"]
+    assert keys(want, having(ended(), drained=True)) == ["ReleaseSandbox:"]
+    gone = Observed(containers={"main": (ended(),)}, on_disk=True, drained=True)
+    assert lifecycle.stage(want, gone, NOW) is Stage.ENDED
+    assert keys(want, gone) == [], "the directory stays until the API has let the pod go"
+    assert keys(None, gone) == ["RemovePod:"]
+
+
+def test_deletion_abandons_what_no_longer_makes_sense_and_never_pulls_the_rug() -> None:
+    want = a_pod(metadata={"deletionTimestamp": "t"})
+    seen = replace(READY, busy=frozenset({"pull:main", "container:main"}))
+    assert keys(want, seen) == ["Abandon:"]
+
+
+def test_sidecars_end_last() -> None:
+    want = a_pod(
+        initContainers=[{"name": "side", "image": "i", "restartPolicy": "Always"}],
+        metadata={"deletionTimestamp": "t"},
+    )
+    assert keys(want, having(running("side"), running(), drained=True)) == ["StopContainer:main"]
+    assert keys(want, having(running("side"), ended(), drained=True)) == ["StopContainer:side"]
+
+
+def test_the_deadline_ends_a_pod() -> None:
+    want = a_pod(activeDeadlineSeconds=5)
+    assert keys(want, having(running()), NOW + 4)[-1] == "Wait:"
+    assert keys(want, having(running()), NOW + 5) == ["StopContainer:main"]
+    outcome = lifecycle.outcome(want, having(running()), NOW + 5)
+    assert outcome is not None
+    assert outcome[:2] == ("Failed", "DeadlineExceeded")

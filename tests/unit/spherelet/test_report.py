@@ -1,0 +1,86 @@
+"""Statuses as Kubernetes defines them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from spherelet import report
+from spherelet.model import ContainerState, Exit, Failure, Image, Observed, PodView, Sandbox
+from spherelet.report import Surroundings
+
+NOW = 1_000_000.0
+AROUND = Surroundings("192.0.2.1", NOW - 5, NOW, {})
+SEEN = Observed(sandbox=Sandbox(True, "10.0.0.1", True, NOW), volumes={}, images={"main": Image("i", "ref", ("/l",))})
+
+
+def a_pod(status: dict[str, Any] | None = None, **spec: Any) -> PodView:
+    body = {"metadata": {"uid": "u", "name": "p", "namespace": "n", "generation": 3}, "status": status or {}}
+    return PodView({**body, "spec": {"containers": [{"name": "main", "image": "i"}], **spec}})
+
+
+def attempt(number: int = 0, **fields: Any) -> ContainerState:
+    return ContainerState("u", "main", number, f"id{number}", Path("/d"), "i", "ref", "", NOW, **fields)
+
+
+def conditions(body: dict[str, Any]) -> dict[str, str]:
+    return {each["type"]: each["status"] for each in body["conditions"]}
+
+
+def test_a_running_pod_is_ready() -> None:
+    body = report.status(a_pod(), replace(SEEN, containers={"main": (attempt(started_at=NOW),)}), AROUND)
+    assert body["phase"] == "Running"
+    assert set(conditions(body).values()) == {"True"}
+    assert body["podIP"] == "10.0.0.1"
+    assert body["podIPs"] == [{"ip": "10.0.0.1"}]
+    assert body["hostIP"] == "192.0.2.1"
+    assert body["observedGeneration"] == 3
+    assert body["containerStatuses"][0]["containerID"] == "sphere://id0"
+
+
+def test_an_unready_container_makes_the_pod_unready() -> None:
+    want = a_pod(containers=[{"name": "main", "image": "i", "readinessProbe": {"tcpSocket": {"port": 1}}}])
+    seen = replace(SEEN, containers={"main": (attempt(started_at=NOW),)})
+    body = report.status(want, seen, AROUND)
+    assert conditions(body)["Ready"] == "False"
+    assert body["conditions"][2]["message"] == "containers with unready status: [main]"
+    assert body["phase"] == "Running"
+    passed = replace(seen, probes={("id0", "readiness"): True})
+    assert conditions(report.status(want, passed, AROUND))["Ready"] == "True"
+
+
+def test_waiting_reasons() -> None:
+    def waiting(seen: Observed, want: PodView | None = None) -> str:
+        state = report.status(want or a_pod(), seen, AROUND)["containerStatuses"][0]["state"]
+        return str(state["waiting"]["reason"])
+
+    assert waiting(SEEN) == "ContainerCreating"
+    assert waiting(SEEN, a_pod(initContainers=[{"name": "a", "image": "i"}])) == "PodInitializing"
+    failed = {"main": Failure("ImagePullBackOff", "m", NOW)}
+    assert waiting(replace(SEEN, image_failures=failed)) == "ImagePullBackOff"
+    crashed = attempt(1, started_at=NOW - 2, exit=Exit(1, NOW - 1, "Error"), reaped=True, backoff_s=10.0)
+    assert waiting(replace(SEEN, containers={"main": (crashed,)})) == "CrashLoopBackOff"
+
+
+def test_a_restart_keeps_how_the_last_attempt_ended() -> None:
+    first = attempt(0, started_at=NOW - 9, exit=Exit(3, NOW - 8, "Error"), reaped=True)
+    seen = replace(SEEN, containers={"main": (first, attempt(1, started_at=NOW))})
+    main = report.status(a_pod(), seen, AROUND)["containerStatuses"][0]
+    assert main["restartCount"] == 1
+    assert main["lastState"]["terminated"]["exitCode"] == 3
+    assert "running" in main["state"]
+
+
+def test_a_finished_pod() -> None:
+    done = attempt(started_at=NOW - 2, exit=Exit(0, NOW, "Completed"))
+    body = report.status(a_pod(restartPolicy="Never"), replace(SEEN, containers={"main": (done,)}), AROUND)
+    assert body["phase"] == "Succeeded"
+    ready = next(each for each in body["conditions"] if each["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "PodCompleted")
+
+
+def test_nothing_new_is_nothing_to_write() -> None:
+    seen = replace(SEEN, containers={"main": (attempt(started_at=NOW),)})
+    first = report.status(a_pod(), seen, AROUND)
+    later = replace(AROUND, now=NOW + 60)
+    assert not report.differs(first, report.status(a_pod(first), seen, later))
+    assert report.differs({}, first)
