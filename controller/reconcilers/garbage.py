@@ -29,6 +29,8 @@ def _keys(view: View, change: Change) -> tuple[str, ...]:
     entry, old = change.entry, change.old
     if change.type == "DELETED":
         return (*(each.uid for each in view.owned(entry.uid)), *entry.owners)
+    if old is not None and not entry.deleting and old.owners == entry.owners:
+        return ()
     owners = {*entry.owners, *(old.owners if old is not None else ())}
     found = [entry.uid, *sorted(owners)] if owners or entry.deleting else []
     if entry.deleting:
@@ -92,7 +94,7 @@ def _collect(view: View, entry: Entry) -> Plan:
         resource_version=str(entry.revision),
         propagation=policy,
     )
-    return Plan((write,), None, f"owners gone, deleted ({policy})")
+    return Plan((write,), None, f"{entry.resource} {entry.namespace}/{entry.name}: owners gone, deleted ({policy})")
 
 
 def _owner(view: View, entry: Entry, uid: str) -> _Owner:

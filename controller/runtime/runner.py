@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Protocol, assert_never
 
 from common.clock import Clock
-from common.errors import Retryable
+from common.errors import Retryable, Terminal
 from common.logs import logger
 from common.tasks import KeyQueue
 from controller.api.status import ApiError, is_already_exists, is_conflict, is_not_found
@@ -87,7 +87,16 @@ class Runner:
 
     def _follow(self, resource: ResourceKey, mapping: Map) -> Callable[[], None]:
         def on_change(change: Change) -> None:
-            for key in mapping(self._view, change):
+            try:
+                keys = tuple(mapping(self._view, change))
+            except (Terminal, ValueError, KeyError, TypeError) as err:
+                # One odd object must not stop the cache for all the others.
+                self._metrics.reconcile_errors.labels(self._reconciler.name, "mapping").inc()
+                log.error(
+                    "cannot map a change", controller=self._reconciler.name, object=change.entry.key, reason=str(err)
+                )
+                return
+            for key in keys:
                 self._queue.add(key)
 
         for entry in self._cache.list(resource):
@@ -106,6 +115,11 @@ class Runner:
         except Retryable as err:
             self._metrics.reconcile_errors.labels(name, type(err).__name__).inc()
             raise
+        except (Terminal, ValueError, KeyError, TypeError) as err:
+            # A bug, or an object that validation should have refused: it stays with this one key, loudly.
+            self._metrics.reconcile_errors.labels(name, type(err).__name__).inc()
+            log.exception("plan failed", controller=name, object=key)
+            raise Refused(f"{type(err).__name__}: {err}") from err
         finally:
             self._metrics.reconcile_seconds.labels(name).observe(self._clock.monotonic() - started)
         if plan.sentence and plan.writes:

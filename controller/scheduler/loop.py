@@ -8,7 +8,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from common.clock import Clock
-from common.errors import Retryable, SphereError
+from common.errors import Retryable, SphereError, Terminal
 from common.logs import logger
 from common.tasks import Wake, backoff_s
 from controller.api.status import ApiError, is_conflict, is_not_found
@@ -96,12 +96,16 @@ class Scheduler:
     # Events: memory only
 
     def _on_change(self, change: Change) -> None:
-        if change.entry.resource == NODES:
-            self._on_node(change)
-        elif change.entry.resource == PODS:
-            self._on_pod(change)
-        else:
-            self._unpark()
+        try:
+            if change.entry.resource == NODES:
+                self._on_node(change)
+            elif change.entry.resource == PODS:
+                self._on_pod(change)
+            else:
+                self._unpark()
+        except (Terminal, ValueError, KeyError, TypeError) as err:
+            # One odd object must not stop the cache for all the others.
+            log.error("ignored by the scheduler", object=change.entry.key, reason=str(err))
 
     def _on_node(self, change: Change) -> None:
         if change.type == "DELETED":

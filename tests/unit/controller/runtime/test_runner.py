@@ -163,3 +163,25 @@ async def test_failed_writes_are_planned_again(error: ApiError, shown: list[str]
     await running(world, step)
     assert world.pair.failures == shown
     assert world.client.created == 1
+
+
+async def test_a_plan_that_fails_stays_with_its_key() -> None:
+    world = World()
+    world.cache.synced.set()
+    world.cache.visible.set()
+    world.cache.put(CONFIG_MAPS, config_map("first"))
+    world.cache.put(CONFIG_MAPS, config_map("poison"))
+    plan = world.pair.plan
+
+    def poisoned(view: View, key: str, now: float) -> Plan:
+        if key == "d/poison":
+            raise ValueError("cannot be read")
+        return plan(view, key, now)
+
+    world.pair.plan = poisoned  # type: ignore[method-assign]
+
+    async def step() -> None:
+        await world.until(lambda: world.client.created)
+
+    await running(world, step)
+    assert world.client.created == 1
