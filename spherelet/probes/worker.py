@@ -1,7 +1,13 @@
-"""Probes of running containers: one task per container and kind; results go out by callbacks that only mark dirty."""
+"""Probes of running containers: one task per container and kind; results go out by callbacks that only mark dirty.
+
+Each verdict is also a small file beside the container, so that a restarted spherelet goes on from it: a container that
+was ready stays ready until its probe fails often enough.
+"""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from common.clock import Clock
@@ -49,6 +55,9 @@ class Probes:
         view = pod.container(state.name)
         if state.id in self._running or view is None or not any(key in view.spec for key in KINDS.values()):
             return
+        for kind in KINDS:
+            if kind != "liveness" and _remembered(state, kind):
+                self._on_result(pod.uid, state.id, kind, True, "")
         if self._group is None:
             self._waiting[state.id] = (pod, state, pod_ip)
         else:
@@ -69,7 +78,7 @@ class Probes:
         assert view is not None
         ports = {str(p["name"]): int(p["containerPort"]) for p in view.spec.get("ports") or () if p.get("name")}
         target = Target(state, pod_ip, ports, self._runtime_command(state.handler))
-        if "startupProbe" in view.spec:
+        if "startupProbe" in view.spec and not _remembered(state, "startup"):
             await self._probe(pod, target, "startup", view.spec["startupProbe"])
         async with asyncio.TaskGroup() as group:
             for kind in ("liveness", "readiness"):
@@ -82,8 +91,8 @@ class Probes:
         delay_s = state.started_at + float(probe.get("initialDelaySeconds") or 0) - self._clock.now()
         if delay_s > 0:
             await self._clock.sleep(delay_s)
-        counting = Counting()
-        eager = list(eager_waits(probe)) if kind != "liveness" else []
+        counting = Counting(settled=True) if _remembered(state, kind) else Counting()
+        eager = list(eager_waits(probe)) if kind != "liveness" and not counting.settled else []
         while True:
             began = self._clock.monotonic()
             verdict = await attempt(probe, target)
@@ -95,9 +104,27 @@ class Probes:
             if not verdict.ok:
                 self._on_failure(pod, state, f"{kind.capitalize()} probe failed: {verdict.message}")
             if counting.settled is not None and counting.settled is not before.settled:
+                _remember(state, kind, counting.settled)
                 self._on_result(pod.uid, state.id, kind, counting.settled, verdict.message)
                 if kind == "startup" and counting.settled:
                     return
                 if kind != "readiness" and not counting.settled:
                     await asyncio.Event().wait()  # the container is being replaced; this task goes with it
             await self._clock.sleep(max(0.0, began + period_s(probe) - self._clock.monotonic()))
+
+
+def _verdict_file(state: ContainerState, kind: str) -> Path:
+    return state.directory / f"probe-{kind}"
+
+
+def _remember(state: ContainerState, kind: str, ok: bool) -> None:
+    """Keep a verdict; its file exists while it is good. A full disk costs no more than a fresh start of the probe."""
+    with contextlib.suppress(OSError):
+        if ok:
+            _verdict_file(state, kind).touch(mode=0o600)
+        else:
+            _verdict_file(state, kind).unlink(missing_ok=True)
+
+
+def _remembered(state: ContainerState, kind: str) -> bool:
+    return _verdict_file(state, kind).exists()

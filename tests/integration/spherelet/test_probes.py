@@ -88,4 +88,12 @@ async def test_readiness_follows_the_server(web: ContainerState) -> None:
         probes.stop(web.id)
         probes.stop(web.id)
         assert results.empty()
+        sick.touch()
+        began = time.monotonic()
+        probes.start(pod, web, "127.0.0.1")
+        assert results.get_nowait() == ("readiness", True), "what was ready stays ready over a restart"
+        assert await results.get() == ("readiness", False)
+        assert time.monotonic() - began > 0.9, "until it has failed as often as it may"
+        probes.stop(web.id)
+        sick.unlink()
         task.cancel()
