@@ -29,6 +29,9 @@ class Objects:
     def __init__(self) -> None:
         self.node: Object = {}
         self.lease: Object = {}
+        self.watching = 0
+        """Watches of the ConfigMap that were ever opened."""
+        self._watches: list[asyncio.Queue[Object]] = []
         self.config_map: Object = {"metadata": {"name": "cfg", "namespace": "default"}, "data": {"greeting": "hello"}}
 
     def routes(self, app: web.Application) -> None:
@@ -67,9 +70,21 @@ class Objects:
             return web.json_response({"metadata": {"resourceVersion": "1"}, "items": items})
         answer = web.StreamResponse()
         await answer.prepare(request)
+        events: asyncio.Queue[Object] = asyncio.Queue()
+        if request.path.endswith("configmaps"):
+            self.watching += 1
+            self._watches.append(events)
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-            await asyncio.Event().wait()
+            while True:
+                await answer.write(json.dumps(await events.get()).encode() + b"\n")
         return answer
+
+    def change(self, greeting: str) -> None:
+        """A new value in the ConfigMap, told to its watches."""
+        meta = {**self.config_map["metadata"], "resourceVersion": "2"}
+        self.config_map = {"metadata": meta, "data": {"greeting": greeting}}
+        for events in self._watches:
+            events.put_nowait({"type": "MODIFIED", "object": self.config_map})
 
     def condition(self, kind: str) -> Object:
         found = (self.node.get("status") or {}).get("conditions") or ()
@@ -128,6 +143,16 @@ async def test_node_pod_logs_exec_and_failing_agent(containerd: Path, tmp_path: 
             assert objects.node["status"]["nodeInfo"]["containerRuntimeVersion"].startswith("containerd://1.")
             assert objects.lease["spec"]["holderIdentity"] == "thost"
             await run_a_pod(world, api, authority, port)
+            before = len(api.status_writes["web"])
+            task.cancel()
+            await asyncio.wait([task])
+            task = group.create_task(run(config))
+            await world.eventually(lambda: objects.watching > 1, what="the new spherelet follows the ConfigMap")
+            objects.change("hello again")
+            await exec_until(authority, port, b"hello again")
+            for status in api.status_writes["web"][before:]:
+                ready = [each["status"] for each in status["conditions"] if each["type"] == "Ready"]
+                assert ready in ([], ["True"]), "a restart makes nobody unready"
             agent.refuse = "the broker is away"
             ready = await world.eventually(
                 lambda: objects.condition("Ready").get("status") == "False" and objects.condition("Ready")
@@ -143,6 +168,19 @@ async def test_node_pod_logs_exec_and_failing_agent(containerd: Path, tmp_path: 
             task.cancel()
             await asyncio.wait([task])
             world.sweep(directory, config.cgroup_parent)
+
+
+async def exec_until(authority: Authority, port: int, text: bytes) -> None:
+    """Read the pod's ConfigMap volume by exec until it says ``text``."""
+    connector = aiohttp.TCPConnector(ssl=client_context(authority.identity("sphere-controller")))
+    path = f"https://127.0.0.1:{port}/exec/default/web/main?command=cat&command=/config/greeting&stdout=1"
+    async with aiohttp.ClientSession(connector=connector) as session, asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with session.ws_connect(path, protocols=(V5,)) as websocket:
+                    if b"\1" + text in [message.data async for message in websocket]:
+                        return
+            await asyncio.sleep(0.05)
 
 
 async def run_a_pod(world: Any, api: Any, authority: Authority, port: int) -> None:
