@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Protocol, assert_never
 
 from common.errors import Retryable
-from nsx_agent.kernel import nft
+from common.logs import logger
+from nsx_agent.kernel import elements, nft
 from nsx_agent.kernel.conntrack import Flow
+from nsx_agent.kernel.elements import Part
 from nsx_agent.kernel.links import PodLink
 from nsx_agent.kernel.nft import Rejected
 from nsx_agent.kernel.routes import Seen
@@ -30,8 +32,11 @@ from nsx_agent.model import (
     Route,
     RouteKey,
     SetKey,
+    SetSpec,
     Value,
 )
+
+log = logger("apply")
 
 
 class Kernel(Protocol):
@@ -39,6 +44,7 @@ class Kernel(Protocol):
 
     def prepare(self) -> None: ...
     async def transaction(self, text: str) -> None: ...
+    async def element_transaction(self, parts: list[Part]) -> None: ...
     async def stamp(self) -> str | None: ...
     async def counters(self) -> dict[str, int]: ...
     def put_route(self, route: Route) -> None: ...
@@ -59,12 +65,24 @@ class Applied:
     failed: dict[Key, str] = field(default_factory=dict)
 
 
-async def apply(kernel: Kernel, changes: Sequence[Change], stamp: str, owner_of: Callable[[Key], str]) -> Applied:
-    """Put ``changes`` (in plan order) in force; the table's stamp becomes ``stamp`` when all of nft's part is."""
+async def apply(
+    kernel: Kernel,
+    changes: Sequence[Change],
+    stamp: str,
+    owner_of: Callable[[Key], str],
+    spec_of: Callable[[str], SetSpec | None],
+) -> Applied:
+    """Put ``changes`` (in plan order) in force; the table's stamp becomes ``stamp`` when all of nft's part is.
+
+    ``spec_of`` knows the sets that are in the kernel already.
+    """
     outcome = Applied()
     filtering = [change for change in changes if is_nft(change)]
     if filtering:
-        await _filtering(kernel, filtering, stamp, owner_of, outcome)
+        if not await _elements(kernel, filtering, stamp, spec_of):
+            await _filtering(kernel, filtering, stamp, owner_of, outcome)
+        else:
+            outcome.done += filtering
     for change in changes:
         if not isinstance(change, PutRoute | DropRoute):
             continue
@@ -77,6 +95,23 @@ async def apply(kernel: Kernel, changes: Sequence[Change], stamp: str, owner_of:
         except Retryable as err:
             outcome.failed[key_of(change)] = str(err)
     return outcome
+
+
+async def _elements(
+    kernel: Kernel, changes: Sequence[Change], stamp: str, spec_of: Callable[[str], SetSpec | None]
+) -> bool:
+    """The short way for plain elements. False if it does not apply or was refused: nothing has changed then."""
+    if len(changes) > nft.ELEMENTS_MAX:
+        return False
+    parts = elements.encode(changes, nft.STAMP_SET, stamp, spec_of)
+    if parts is None:
+        return False
+    try:
+        await kernel.element_transaction(parts)
+    except Rejected as err:
+        log.warning("elements were refused; nft will say more", reason=str(err))
+        return False
+    return True
 
 
 async def _filtering(

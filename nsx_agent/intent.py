@@ -57,7 +57,7 @@ class Intent:
         self._scopes: dict[str, Scoped] = {}
         self._dirty: set[str] = set()
         self._render_failures: dict[str, tuple[Failure, ...]] = {}
-        self.composite.replace(SKELETON_OWNER, skeleton.render(site))
+        self.composite.replace(SKELETON_OWNER, skeleton.render(site) | services.standing())
 
     # ---- input ------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from nsx_agent.desired import Desired, ScopeStore
 from nsx_agent.intent import Intent
 from nsx_agent.kernel import nft, ownership
 from nsx_agent.kernel.nft import Rejected
-from nsx_agent.model import Change, Key, RecordKey, Route, RouteKey, Value
+from nsx_agent.model import Change, Key, RecordKey, Route, RouteKey, SetKey, SetSpec, Value
 from nsx_agent.plan import plan
 from nsx_agent.render import overlay, skeleton
 from nsx_agent.render.addresses import short_hash
@@ -269,7 +269,7 @@ class Loop:
             return
         began = self._clock.monotonic()
         outcome: Applied = await writer.apply(
-            self._kernel, kernel_changes, self._stamp(), self.intent.composite.owner_of
+            self._kernel, kernel_changes, self._stamp(), self.intent.composite.owner_of, self._spec_of
         )
         self._meter.transaction(self._clock.monotonic() - began, len(kernel_changes))
         if any(writer.is_nft(change) for change in kernel_changes):
@@ -278,6 +278,10 @@ class Loop:
         writer.record(committed, outcome.done)
         self.memory.failed = outcome.failed
         cut_flows(self._kernel, self.intent, outcome.done, frozenset(namespaces))
+
+    def _spec_of(self, name: str) -> SetSpec | None:
+        spec = (self.memory.committed or {}).get(SetKey(name))
+        return spec if isinstance(spec, SetSpec) else None
 
     def _acknowledge(self) -> None:
         """Watermarks for scopes whose state in the kernel is new."""

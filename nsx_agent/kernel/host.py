@@ -4,6 +4,7 @@ import asyncio
 
 from nsx_agent.kernel import conntrack, links, routes
 from nsx_agent.kernel.conntrack import Flow
+from nsx_agent.kernel.elements import Part
 from nsx_agent.kernel.links import PodLink
 from nsx_agent.kernel.netlink import Netlink
 from nsx_agent.kernel.nft import Nft
@@ -33,6 +34,9 @@ class HostKernel:
 
     async def transaction(self, text: str) -> None:
         await self.nft.run(text)
+
+    async def element_transaction(self, parts: list[Part]) -> None:
+        await self.nft.run_elements(parts)
 
     async def stamp(self) -> str | None:
         return await self.nft.read_stamp()
@@ -74,3 +78,4 @@ class HostKernel:
     def close(self) -> None:
         self._route.close()
         self._conntrack.close()
+        self.nft.close()

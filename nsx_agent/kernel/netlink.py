@@ -109,10 +109,16 @@ class Netlink:
     def __init__(self, family: int = NETLINK_ROUTE) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, RECEIVE_BYTES)
         self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
         self._socket.settimeout(5.0)
         self._socket.bind((0, 0))
         self._sequence = 0
+
+    @property
+    def port(self) -> int:
+        """Port id: who the kernel says asked for a change."""
+        return int(self._socket.getsockname()[0])
 
     def close(self) -> None:
         self._socket.close()

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from common.errors import Retryable, Terminal
+from nsx_agent.kernel.elements import Part
+from nsx_agent.kernel.netlink import NETLINK_NETFILTER, Netlink, NetlinkError
 from nsx_agent.kernel.ownership import NFT_FAMILY, NFT_TABLE
 from nsx_agent.model import (
     ChainKey,
@@ -162,11 +164,23 @@ class Nft:
         self._program = program
         self._pids: deque[int] = deque(maxlen=RECENT_RUNS)
         self._running = asyncio.Lock()
+        self._elements = Netlink(NETLINK_NETFILTER)
 
     async def is_own(self, process: int) -> bool:
         """Whether ``process`` was one of ours. Waits for a run under way, whose number may not be known yet."""
         async with self._running:
-            return process in self._pids
+            return process in self._pids or process == self._elements.port
+
+    async def run_elements(self, parts: list[Part]) -> None:
+        """One transaction encoded by ``elements``. Raises ``Rejected``."""
+        async with self._running:
+            try:
+                self._elements.batch(parts, "change elements")
+            except NetlinkError as err:
+                raise Rejected(str(err)) from err
+
+    def close(self) -> None:
+        self._elements.close()
 
     async def run(self, text: str) -> None:
         """One transaction. Raises ``Rejected`` with nft's words, ``Retryable`` if nft cannot run."""

@@ -9,6 +9,7 @@ With session affinity the slot holds an identifier instead, and ``affinity`` rem
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from common.messages import ServiceItem, ServicePort
 from nsx_agent.model import ChainKey, ChainSpec, ElementKey, Key, Value
@@ -16,6 +17,9 @@ from nsx_agent.render import addresses
 
 Slots = Mapping[str, tuple[str, ...]]
 """Port key (``tcp/80``, ``node/tcp/30080``) -> backends in slot order, as ``address . port``."""
+
+
+STANDING_MAX: Final = 16
 
 
 def assign(before: tuple[str, ...], now: Iterable[str]) -> tuple[str, ...]:
@@ -54,6 +58,12 @@ def _backends(port: ServicePort, dead: frozenset[str], only: str) -> list[str]:
         for one in port.backends
         if one.host not in dead and (not only or one.host == only)
     ]
+
+
+def standing() -> dict[Key, Value]:
+    """Chains for usual numbers of backends, there from the start: a change among them touches elements only."""
+    pairs = (_chain(count, node=node, affinity_s=0) for count in range(1, STANDING_MAX + 1) for node in (False, True))
+    return {ChainKey(name): spec for name, spec in pairs}
 
 
 def render(service: ServiceItem, slots: Slots) -> dict[Key, Value]:

@@ -16,7 +16,7 @@ from typing import Final
 from nsx_agent.kernel import ownership
 from nsx_agent.model import ChainKey, ChainSpec, Key, Route, RouteKey, RouteKind, SetKey, SetSpec, Value
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Raise when rendering of the same items changes: a restarted agent then replaces the table instead of adopting it."""
 
 COUNTERS: Final = ("spoofed", "foreign_tunnel", "denied_egress", "denied_ingress", "denied_host", "invalid", "refused")

@@ -360,7 +360,7 @@ class World:
             f"per_listener_settings true\nuser root\nlistener 8883 {BROKER}\ncafile {self.pki.ca}\n"
             f"certfile {self.pki.path}/broker.crt\nkeyfile {self.pki.path}/broker.key\nrequire_certificate true\n"
             f"use_identity_as_username true\nlistener 0 {self.path}/broker.sock\nallow_anonymous true\n"
-            "max_queued_messages 100000\nlog_dest stdout\n"
+            "set_tcp_nodelay true\nmax_queued_messages 100000\nlog_dest stdout\n"
         )
         log = (self.path / "broker.log").open("ab")
         self.broker = subprocess.Popen(
