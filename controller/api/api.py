@@ -147,7 +147,8 @@ class Api:
             raise no_such_path()
         if target.subresource:
             return await self._subresource(request, kind)
-        if request.verb not in kind.verbs:
+        nameless = request.verb in ("update", "patch") and not target.name
+        if request.verb not in kind.verbs or nameless or (request.verb == "create" and target.name):
             raise method_not_allowed()
         if kind.namespaced and not target.namespace and request.verb not in ("list", "watch"):
             raise no_such_path() if target.name else bad_request("namespace is required for this resource")

@@ -139,9 +139,11 @@ def _merged_items(shape: Shape, live: dict[str, Any], config: dict[str, Any]) ->
 def without(shape: Shape, obj: Object, paths: Iterable[Path]) -> Object:
     """A copy of ``obj`` in which ``paths`` and everything below them are gone; missing ones are ignored."""
     result: Object = copy.deepcopy(obj)
-    # Longest first: an item must still be there when its fields are taken out of it.
-    for path in sorted(paths, key=len, reverse=True):
-        _remove(shape, result, path)
+    doomed = set(paths)
+    for path in doomed:
+        # Whole items only: an item whose key fields went first could not be found any more.
+        if not any(path[:length] in doomed for length in range(1, len(path))):
+            _remove(shape, result, path)
     return result
 
 
