@@ -186,6 +186,9 @@ async def _prepare_sandbox(record: Record, ports: Ports) -> None:
     pod = record.view
     try:
         record.save_pod()
+        # Written first: whatever a crash leaves half-made below is found and released.
+        created_at = record.sandbox.created_at if record.sandbox is not None else ports.clock.now()
+        record.save_sandbox(Sandbox(False, "", False, created_at))
         _make_etc(record, ports, "")
         shm = record.directory / "shm"
         shm.mkdir(mode=0o1777, exist_ok=True)
@@ -208,7 +211,7 @@ async def _prepare_sandbox(record: Record, ports: Ports) -> None:
         ports.events.tell(pod, "FailedCreatePodSandBox", text, warning=True)
         return
     record.sandbox_failure = None
-    record.save_sandbox(Sandbox(True, address, pod.host_network, ports.clock.now()))
+    record.save_sandbox(Sandbox(True, address, pod.host_network, created_at))
 
 
 async def _add_network(record: Record, ports: Ports) -> None:

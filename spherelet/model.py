@@ -220,7 +220,7 @@ class Sandbox:
     """The pinned namespaces of a pod."""
 
     ready: bool
-    """Namespaces exist (always true with hostNetwork)."""
+    """Namespaces and interface exist. False while they are being made: something may be there to release."""
     address: str = ""
     """Pod address (the host's with hostNetwork)."""
     cleared: bool = False

@@ -70,8 +70,15 @@ class Record:
     def save_sandbox(self, sandbox: Sandbox) -> None:
         """Remember the sandbox here and in ``sandbox.json``."""
         self.sandbox = sandbox
-        value = {"address": sandbox.address, "cleared": sandbox.cleared, "createdAt": sandbox.created_at}
-        write_json(self.directory / "sandbox.json", value)
+        write_json(
+            self.directory / "sandbox.json",
+            {
+                "ready": sandbox.ready,
+                "address": sandbox.address,
+                "cleared": sandbox.cleared,
+                "createdAt": sandbox.created_at,
+            },
+        )
 
     def drop_sandbox(self) -> None:
         """Forget the sandbox."""
@@ -127,7 +134,7 @@ def _sandbox(record: Record) -> Sandbox | None:
     saved = read_json(record.directory / "sandbox.json")
     if saved is None:
         return None
-    view = record.view
-    if not view.host_network and "net" not in namespaces.pinned(record.namespaces_dir):
-        return None  # the host was restarted: pins do not survive that
-    return Sandbox(ready=True, address=saved["address"], cleared=bool(saved["cleared"]), created_at=saved["createdAt"])
+    # The host may have been restarted: pins do not survive that, but the network agent still has to be told.
+    pinned = record.view.host_network or "net" in namespaces.pinned(record.namespaces_dir)
+    ready = bool(saved.get("ready")) and pinned
+    return Sandbox(ready, str(saved.get("address") or ""), ready and bool(saved.get("cleared")), saved["createdAt"])

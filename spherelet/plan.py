@@ -95,7 +95,7 @@ def _run(want: PodView, seen: Observed, now: float) -> Iterator[Action]:
 
 
 def _dependencies(want: PodView, seen: Observed, now: float) -> Iterator[Action]:
-    if seen.sandbox is None:
+    if seen.sandbox is None or not seen.sandbox.ready:
         yield from _unless(seen.sandbox_failure, now, PrepareSandbox())
     elif not seen.sandbox.cleared:
         yield from _unless(seen.network_failure, now, AddNetwork())
@@ -145,7 +145,7 @@ def _create(
 ) -> Iterator[Action]:
     if seen.volumes is None or container.name not in seen.images:
         return
-    if seen.sandbox is None or not seen.sandbox.address:
+    if seen.sandbox is None or not seen.sandbox.ready:
         return
     yield from _unless(
         seen.container_failures.get(container.name), now, CreateContainer(container.name, attempt, backoff_s)

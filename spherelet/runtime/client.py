@@ -189,6 +189,11 @@ class Runtime:
                 mounts.unmount(directory / "rootfs")
                 shutil.rmtree(directory, ignore_errors=True)
                 continue
+            if found.exit is None and not found.started_at and not found.pid:
+                # Cut short while it was being created: whoever still works on it would race with its removal.
+                for pid in state.mentioning(found.id):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
             self._put(found)
             if found.exit is None:
                 self._watch(pod_uid, found.name, found.attempt)

@@ -154,6 +154,15 @@ def monitors(pid: int, container_id: str) -> bool:
         return False
 
 
+def mentioning(container_id: str) -> list[int]:
+    """Processes whose command line carries a container's id: its monitor, and a runtime that works on it."""
+    return [
+        int(each.name)
+        for each in Path("/proc").iterdir()
+        if each.name.isdigit() and monitors(int(each.name), container_id)
+    ]
+
+
 def belongs(pid: int, cgroup: str) -> bool:
     """Whether ``pid`` is alive and in ``cgroup``."""
     if pid <= 0:
