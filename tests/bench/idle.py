@@ -1,52 +1,65 @@
 """What an idle cluster costs: CPU of all its processes, memory of the two agents of a host."""
 
-import json
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.bench.cluster import output, sphere
+from sphere import cluster, machines, topology
+from sphere.layout import Layout
 from tests.bench.figures import Figure
 
 WINDOW_S = 30.0
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
-AGENTS = ("spherelet", "nsx-agent")
+AGENTS = ("spherelet", "nsx_agent")
 
 
 def measure() -> Iterator[Figure]:
     """Watch /proc for a while; nothing else may run in the cluster."""
-    rows = json.loads(output(sphere("status", "-o", "json")))
-    components = rows["components"] if isinstance(rows, dict) else rows
-    roots = [_host_pid(row) for row in components]
-    pids = sorted({pid for root in roots for pid in (root, _parent(root))})
-    before = {pid: _cpu_s(pid) for pid in pids}
+    layout = Layout.default()
+    hosts = cluster.present_hosts(layout)
+    members = {one.name: _processes(layout, one.name) for one in (topology.control(), *hosts)}
+    everything = [pid for pids in members.values() for pid in pids]
+    before = {pid: _cpu_s(pid) for pid in everything}
     time.sleep(WINDOW_S)
-    busy = {pid: _cpu_s(pid) - before[pid] for pid in pids}
-    percent = 100 * sum(busy.values()) / WINDOW_S
-    yield Figure("idle cluster, CPU of all processes", percent, "% of a core", None, 5, "value")
-    hosts = sorted({row["machine"] for row in components if row["component"] in AGENTS})
+    busy_s = sum(_cpu_s(pid) - before[pid] for pid in everything)
+    yield Figure("idle cluster, CPU of all processes", 100 * busy_s / WINDOW_S, "% of a core", None, 5, "value")
     for host in hosts:
-        agents = [_host_pid(r) for r in components if r["machine"] == host and r["component"] in AGENTS]
-        mebibytes = sum(_pss_kib(pid) for pid in agents) / 1024
-        yield Figure(f"{host}: spherelet + nsx-agent, PSS", mebibytes, "MiB", None, 110, "value")
+        mebibytes = sum(_pss_kib(pid) for pid in members[host.name] if _module(pid) in AGENTS) / 1024
+        yield Figure(f"{host.name}: spherelet + nsx-agent, PSS", mebibytes, "MiB", None, 110, "value")
 
 
-def _host_pid(row: dict[str, object]) -> int:
-    """The PID as this machine sees it, whichever way the status prints it."""
-    return int(str(row.get("host_pid") or row["pid"]))
+def _processes(layout: Layout, machine: str) -> list[int]:
+    """Every process of a machine: those that share its supervisor's PID namespace."""
+    supervisor = machines.pid_of(layout, machine)
+    if supervisor is None:
+        raise RuntimeError(f"{machine} is off")
+    namespace = os.readlink(f"/proc/{supervisor}/ns/pid")
+    return sorted(pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _is_in(pid, namespace))
 
 
-def _parent(pid: int) -> int:
-    return int(_stat(pid)[1])
+def _is_in(pid: int, namespace: str) -> bool:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid") == namespace
+    except OSError:
+        return False
 
 
-def _stat(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+def _module(pid: int) -> str:
+    """``spherelet`` for ``python -m spherelet --config ...``."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except FileNotFoundError:
+        return ""
+    return words[words.index("-m") + 1] if "-m" in words else ""
 
 
 def _cpu_s(pid: int) -> float:
-    fields = _stat(pid)
+    """User and system time of a process and of the children it has waited for."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0.0
     return sum(int(fields[i]) for i in (11, 12, 13, 14)) / CLOCK_TICKS
 
 

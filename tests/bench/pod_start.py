@@ -1,12 +1,13 @@
 """Pod create -> Ready on a watch, one at a time, against the bare runtime start on the same host in the same run."""
 
 import json
+import sys
 import time
 import uuid
 from collections.abc import Iterator
 
 from tests.bench.bare_pod import IMAGE
-from tests.bench.cluster import Api, in_host, output
+from tests.bench.cluster import ROOT, Api, in_host, output
 from tests.bench.figures import Figure, median
 
 NAMESPACE = "bench-pod-start"
@@ -39,7 +40,7 @@ def _wait_service_account(api: Api) -> None:
 
 
 def _bare_s() -> float:
-    answer = output(in_host(HOST, "env", "PYTHONPATH=.", "python3", "-m", "tests.bench.bare_pod"))
+    answer = output(in_host(HOST, "env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "tests.bench.bare_pod"))
     return float(json.loads(answer.splitlines()[-1])["seconds"])
 
 
