@@ -72,11 +72,14 @@ class Uplink:
             store.restart()
         self._unsent = set(self._watermarks)
         online = Presence(host=self._host, online=True, version=VERSION)
-        await self._session.publish([Outgoing(presence_topic(self._host), encode(online))])
-        failures = 0
+        failures, announced = 0, False
         while True:
             try:
                 timeout_s = await self._once()
+                if not announced:
+                    # Only now: before a new host has its role, the broker drops what it publishes without a word.
+                    await self._session.publish([Outgoing(presence_topic(self._host), encode(online))])
+                    announced = True
                 failures = 0
             except Retryable as err:
                 if not self._session.connected:
