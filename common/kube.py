@@ -1,7 +1,7 @@
 """A small client of the Kubernetes API: JSON in and out, list and watch that never lose their place.
 
-Errors: ``KubeError`` for an answer (``code``, ``reason``, ``message`` of its Status; ``final`` if repeating is useless),
-``KubeUnavailable`` when there was none.
+Errors: ``KubeError`` for an answer (``code``, ``reason`` and message of its Status; ``final`` if repeating is
+useless), ``KubeUnavailable`` when there was none.
 """
 
 import asyncio
