@@ -40,6 +40,8 @@ class World:
 
     server: ApiServer
     hosts: HollowHosts
+    restart: Callable[[], None]
+    """Kill controllers and scheduler where they stand, and start fresh ones."""
 
     def pods(self, namespace: str = "default") -> list[Object]:
         return [e.decode() for e in self.entries(PODS, namespace) if not e.deleting]
@@ -58,25 +60,33 @@ class World:
 async def world(api_server: ApiServer) -> AsyncIterator[World]:
     ports = api_server.api.ports
     hosts = HollowHosts(api_server)
-    controllers = assembly.ControllerPorts(
-        cache=ports.cache,
-        client=lambda user: LocalClient(api_server.api, user),
-        acknowledged=lambda: ports.store.acknowledged,
-        binder=Binder(ports.cache, ports.store, ports.clock, 28),
-        clock=ports.clock,
-        kinds=REGISTRY.all(),
-        ca_pem="PEM",
-        pod_cidr="10.64.0.0/12",
-        segment_prefix=22,
-        block_prefix=28,
-        forgotten=lambda revision: True,
-        registry=CollectorRegistry(),
-    )
+
+    def fresh() -> assembly.ControllerPorts:
+        return assembly.ControllerPorts(
+            cache=ports.cache,
+            client=lambda user: LocalClient(api_server.api, user),
+            acknowledged=lambda: ports.store.acknowledged,
+            binder=Binder(ports.cache, ports.store, ports.clock, 28),
+            clock=ports.clock,
+            kinds=REGISTRY.all(),
+            ca_pem="PEM",
+            pod_cidr="10.64.0.0/12",
+            segment_prefix=22,
+            block_prefix=28,
+            forgotten=lambda revision: True,
+            registry=CollectorRegistry(),
+        )
+
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(assembly.run(controllers)), group.create_task(hosts.run())]
+        tasks = [group.create_task(hosts.run()), group.create_task(assembly.run(fresh()))]
+
+        def restart() -> None:
+            tasks.pop().cancel()
+            tasks.append(group.create_task(assembly.run(fresh())))
+
         await hosts.register("host-1", "host-2", "host-3")
         try:
-            yield World(api_server, hosts)
+            yield World(api_server, hosts, restart)
         finally:
             for task in tasks:
                 task.cancel()
@@ -208,3 +218,27 @@ async def test_a_bind_is_all_or_nothing_and_happens_once(world: World) -> None:
     with pytest.raises(ApiError, match="already assigned"):
         await binder.bind("default", "mine", "host-1")
     assert len(world.entries(PORTS, "default")) == 1
+
+
+async def test_controllers_killed_again_and_again_lose_and_double_nothing(world: World) -> None:
+    local = world.server.local
+    await local.create(DEPLOYMENTS, deployment(12))
+    for _ in range(15):
+        await asyncio.sleep(0.03)
+        world.restart()
+
+    def running() -> list[str]:
+        return sorted(p["metadata"]["uid"] for p in world.pods() if (p.get("status") or {}).get("phase") == "Running")
+
+    await world.until(lambda: len(running()) == 12)
+    assert len(world.pods()) == 12
+    before = running()
+    world.restart()
+    status = await world.until(
+        lambda: (s := world.entries(DEPLOYMENTS, "default")[0].decode()["status"]).get("availableReplicas") == 12 and s
+    )
+    assert status["updatedReplicas"] == 12
+    assert running() == before
+    ports = [entry.decode()["spec"] for entry in world.entries(PORTS, "default")]
+    assert sorted(port["podUID"] for port in ports) == before
+    assert len(world.entries(REPLICA_SETS, "default")) == 1
