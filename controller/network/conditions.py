@@ -77,10 +77,14 @@ class Conditions:
         """Write conditions until cancelled."""
         await self._queue.run(self._work)
 
-    def changed(self, resource: ResourceKey, namespace: str, name: str, revision: int) -> None:
-        """The object has new intent as of ``revision``."""
-        key = (resource, namespace, name)
-        self._intents[key] = _Intent(revision, self._clock.monotonic())
+    def seen(self, resource: ResourceKey, obj: Object, revision: int, changed: bool) -> None:
+        """The object is now this. ``changed``: in a way that matters to the network, as of ``revision``."""
+        meta = obj["metadata"]
+        key = (resource, meta["namespace"], meta["name"])
+        if changed or key not in self._intents:
+            self._intents[key] = _Intent(revision, self._clock.monotonic())
+        elif _is_true_for(_realized(obj), meta.get("generation")):
+            return
         self._open.setdefault(_scope(key), set()).add(key)
         self._fresh.add(key)
 
@@ -152,7 +156,7 @@ class Conditions:
             return None
         obj = entry.decode()
         verdict = self.judge(key)
-        known = next((each for each in _conditions(obj) if each.get("type") == TYPE), None)
+        known = _realized(obj)
         generation = obj["metadata"].get("generation")
         current = known is not None and known.get("observedGeneration") == generation
         if verdict.status == "True":
@@ -162,7 +166,7 @@ class Conditions:
                 return RECHECK_S
             waited = self._clock.monotonic() - intent.since
             if waited < PENDING_AFTER_S:
-                return PENDING_AFTER_S - waited
+                return max(PENDING_AFTER_S - waited, 0.01)
         if current and known is not None and (known["status"], known.get("reason")) == (verdict.status, verdict.reason):
             return None if verdict.status == "True" else RECHECK_S
         await self._write(key, obj, known, verdict)
@@ -193,6 +197,16 @@ class Conditions:
 def _conditions(obj: Object) -> list[Object]:
     found: list[Object] = (obj.get("status") or {}).get("conditions") or []
     return found
+
+
+def _realized(obj: Object) -> Object | None:
+    return next((each for each in _conditions(obj) if each.get("type") == TYPE), None)
+
+
+def _is_true_for(condition: Object | None, generation: int | None) -> bool:
+    if condition is None:
+        return False
+    return bool(condition.get("status") == "True" and condition.get("observedGeneration") == generation)
 
 
 def _scope(key: Key) -> Scope:

@@ -123,17 +123,19 @@ class NetworkController:
 
     def _put(self, entry: Entry) -> None:
         try:
-            view = view_of(entry.resource, entry.decode())
+            obj = entry.decode()
+            view = view_of(entry.resource, obj)
         except (Terminal, ValueError, KeyError, TypeError, AttributeError) as err:
             # One object that validation should have refused must not stop the network: what it was stays in force.
             log.error("ignoring an object", object=entry.key, reason=repr(err))
             return
-        if not self.planner.apply(entry.resource, entry.namespace, entry.name, view):
+        changed = self.planner.apply(entry.resource, entry.namespace, entry.name, view)
+        if entry.resource in (POLICIES, SERVICES):
+            self._conditions.seen(entry.resource, obj, entry.revision, changed)
+        if not changed:
             return
         self._note_time()
-        if entry.resource in (POLICIES, SERVICES):
-            self._conditions.changed(entry.resource, entry.namespace, entry.name, entry.revision)
-        elif isinstance(view, PortView) and entry.resource == PORTS and not view.quarantined:
+        if isinstance(view, PortView) and entry.resource == PORTS and not view.quarantined:
             self._barrier.bound(view.pod_uid, entry.revision)
         elif isinstance(view, PodView) and entry.resource == PODS and view.deleting and not view.host_network:
             self._barrier.deleting(view.uid)

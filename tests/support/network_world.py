@@ -155,6 +155,7 @@ class HollowAgent:
         want = {Scope.cluster(), Scope.host(self.host), *(Scope.namespace(name) for name in namespaces)}
         for scope in self._scopes - want:
             await self.broker.unsubscribe([scope.filter])
+        for scope in (self._scopes | self.kernel.keys()) - want if interest else ():
             for known in (self._held, self._manifests, self.kernel, self.confirmed):
                 known.pop(scope, None)
             await self.broker.publish([Outgoing(scope.watermark_topic(self.host), b"")])
