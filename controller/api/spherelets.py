@@ -1,5 +1,6 @@
 """Connections to spherelets: where a node listens, and requests to it under the controller's identity."""
 
+import os
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -92,25 +93,33 @@ class Spherelets:
                 url, params=list(query), protocols=tuple(protocols), max_msg_size=0, autoping=True, compress=0
             )
         except aiohttp.WSServerHandshakeError as err:
-            raise await self._refusal(endpoint, path, query, err) from err
+            otherwise = ApiError(err.status or 500, "InternalError", f"error dialing backend: {err.message}")
+            raise await self.why_refused(endpoint, path, query, otherwise) from err
         except (aiohttp.ClientError, TimeoutError, OSError) as err:
             raise unreachable(endpoint, err) from err
 
-    async def _refusal(
-        self, endpoint: Endpoint, path: str, query: Query, err: aiohttp.WSServerHandshakeError
-    ) -> ApiError:
-        """The handshake error has no body: ask again without upgrading, to learn why."""
+    async def why_refused(self, endpoint: Endpoint, path: str, query: Query, otherwise: ApiError) -> ApiError:
+        """Why a stream would not start, asked without upgrading (which starts nothing); else ``otherwise``.
+
+        A refused handshake has no body, and clients that fell back from WebSocket to SPDY show this answer.
+        """
         response = await self.open(endpoint, "GET", path, query)
         async with response:
-            if response.status < 400 or response.status == 426:
-                return ApiError(err.status or 500, "InternalError", f"error dialing backend: {err.message}")
-            return await error_of(response)
+            if response.status < 400:
+                return otherwise
+            found = await error_of(response)
+        return otherwise if "upgrade" in found.message.lower() else found
 
 
 def unreachable(endpoint: Endpoint, err: BaseException) -> ApiError:
     """500 in upstream's words, with what to look at."""
     where = f"{endpoint.address}:{endpoint.port}"
-    cause = "i/o timeout" if isinstance(err, TimeoutError) else (str(err) or type(err).__name__)
+    if isinstance(err, TimeoutError):
+        cause = "i/o timeout"
+    elif isinstance(err, aiohttp.ClientConnectorError) and err.os_error.errno:
+        cause = f"connect: {os.strerror(abs(err.os_error.errno)).lower()}"
+    else:
+        cause = str(err) or type(err).__name__
     message = f"error dialing backend: dial tcp {where}: {cause} (is the spherelet of node {endpoint.node} running?)"
     return ApiError(500, "InternalError", message)
 

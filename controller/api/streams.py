@@ -156,10 +156,11 @@ class _Relay:
     async def _upgrade(self, call: Call, endpoint: Endpoint, path: str, query: Query) -> Answer:
         http: web.BaseRequest = call.request.http
         if http is None or http.headers.get("Upgrade", "").lower() != "websocket":
-            raise bad_request(
+            otherwise = bad_request(
                 "unable to upgrade: this server streams over WebSocket only; "
                 "use kubectl 1.31 or later, or unset KUBECTL_REMOTE_COMMAND_WEBSOCKETS"
             )
+            raise await self._spherelets.why_refused(endpoint, path, query, otherwise)
         offered = [part.strip() for part in http.headers.get("Sec-WebSocket-Protocol", "").split(",") if part.strip()]
         node = await self._spherelets.open_websocket(endpoint, path, query, offered)
         if offered and node.protocol not in offered:

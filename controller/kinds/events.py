@@ -1,4 +1,4 @@
-"""Events: one stored form (core/v1), served as ``v1`` and as ``events.k8s.io/v1``."""
+"""Events of core/v1."""
 
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ def _first_seen(event: Object, now: float) -> str:
 
 
 def _object(event: Object) -> str:
-    involved = event.get("involvedObject") or event.get("regarding") or {}
+    involved = event.get("involvedObject") or {}
     kind = str(involved.get("kind", "")).lower()
     return f"{kind}/{involved.get('name', '')}" if involved.get("name") else kind
 
@@ -52,17 +52,6 @@ def _validate(event: Object) -> Errors:
 
 
 def _default(event: Object) -> None:
-    # One form is stored; what events.k8s.io names otherwise is renamed on the way in.
-    for new, old in (("regarding", "involvedObject"), ("note", "message"), ("deprecatedSource", "source")):
-        if new in event:
-            event[old] = event.pop(new)
-    for new, old in (("deprecatedFirstTimestamp", "firstTimestamp"), ("deprecatedLastTimestamp", "lastTimestamp")):
-        if new in event:
-            event[old] = event.pop(new)
-    if "deprecatedCount" in event:
-        event["count"] = event.pop("deprecatedCount")
-    if "reportingController" in event:
-        event["reportingComponent"] = event.pop("reportingController")
     event.setdefault("involvedObject", {})
     event.setdefault("source", {})
     event.setdefault("reportingComponent", "")
