@@ -39,7 +39,7 @@ def decode(body: bytes) -> Object:
         api_version, kind = _text(meta.get(1, b"")), _text(meta.get(2, b""))
         definition = _definition(api_version, kind)
         decoded = _object(Schemas.load().get(definition), definition, _message(envelope.get(2, b"")), 0)
-    except (Malformed, UnicodeDecodeError, ValueError, struct.error, OverflowError) as err:
+    except (Malformed, ValueError, struct.error, OverflowError, OSError) as err:
         raise bad_request(f"the body cannot be decoded as protobuf: {err}") from err
     return {"apiVersion": api_version, "kind": kind, **decoded}
 
