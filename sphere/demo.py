@@ -31,6 +31,8 @@ NODE_PORT = 30080
 ROLLOUT_S = 120
 DEADLINE_S = 20.0
 FORBIDDEN_WAIT_S = 3
+WGET = "timeout 10 wget -q -O -"
+"""Not `wget -T`: that option crashes the wget of Debian 12's busybox."""
 
 Report = Callable[[str], None]
 
@@ -71,7 +73,7 @@ def show_placement(kubectl: Kubectl) -> list[str]:
 
 def show_balancing(kubectl: Kubectl) -> list[str]:
     """Requests to the Service must reach pods on different hosts, and go through all three tiers."""
-    one = "wget -q -T 10 -O - http://web/whoami; echo"
+    one = f"{WGET} http://web/whoami; echo"
     script = f"i=0; while [ $i -lt {REQUESTS} ]; do {one}; i=$((i+1)); done"
     answers = _visit(kubectl, script).split("\n")
     seen = [json.loads(line)["answered_by"][0] for line in answers if line.strip()]
@@ -80,7 +82,7 @@ def show_balancing(kubectl: Kubectl) -> list[str]:
     counts = Counter((one["host"], one["pod"]) for one in seen)
     if len({host for host, _ in counts}) < 2:
         raise Terminal(f"Service web reached pods on one host only: {sorted(counts)}")
-    trail = json.loads(_visit(kubectl, "wget -q -T 10 -O - http://web/trail"))
+    trail = json.loads(_visit(kubectl, f"{WGET} http://web/trail"))
     lines = [f"{count:>3} of {REQUESTS} requests: {pod} on {host}" for (host, pod), count in sorted(counts.items())]
     return [*lines, "through the tiers: " + " -> ".join(trail["answered_by"]) + f" (view {trail['views']})"]
 
@@ -111,11 +113,12 @@ def show_forbidden(kubectl: Kubectl) -> list[str]:
     """What a policy forbids must be dropped, and only that: the same connection works for who is allowed."""
     db = kubectl.items("pods", BACK, "app=db")[0]["status"]["podIP"]
     api = kubectl.items("pods", BACK, "app=api")[0]["metadata"]["name"]
-    probe = f"nc -w {FORBIDDEN_WAIT_S} -z {db} 6379"
-    allowed = kubectl.try_run("-n", BACK, "exec", api, "--", "sh", "-c", probe)
+    connect = f"import socket; socket.create_connection(('{db}', 6379), {FORBIDDEN_WAIT_S})"
+    allowed = kubectl.try_run("-n", BACK, "exec", api, "--", "python3.11", "-c", connect)
     if allowed.returncode != 0:
         raise Terminal(f"the api's own pod cannot reach the database at {db}: {allowed.stderr.strip()}")
     started = time.monotonic()
+    probe = f"echo PING | nc -w {FORBIDDEN_WAIT_S} {db} 6379"
     outcome = _visit(kubectl, f"{probe} && echo reached || echo dropped").strip()
     took = time.monotonic() - started
     if not outcome.endswith("dropped"):
@@ -130,7 +133,11 @@ def show_urls(layout: Layout, kubectl: Kubectl) -> list[str]:
     """Ways in from outside: the node port, from the physical network, and a port-forward, from this machine."""
     address = topology.host(1).address
     url = f"http://{address}:{NODE_PORT}"
-    run(machines.enter_argv(layout, topology.OUTSIDE, ["busybox", "wget", "-q", "-T", "5", "-O", "-", f"{url}/whoami"]))
+    run(
+        machines.enter_argv(
+            layout, topology.OUTSIDE, ["timeout", "5", "busybox", "wget", "-q", "-O", "-", f"{url}/whoami"]
+        )
+    )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
