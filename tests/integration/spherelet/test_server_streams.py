@@ -205,7 +205,7 @@ async def test_follow_survives_rotation(tmp_path: Path) -> None:
 
 async def _until_logged(state: ContainerState, text: bytes) -> None:
     async with asyncio.timeout(10):
-        while not state.log_path.exists() or text not in state.log_path.read_bytes():
+        while not state.log_path.exists() or text not in state.log_path.read_bytes():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -254,8 +254,9 @@ async def test_port_forward_for_kubectl_and_for_channel_clients(tmp_path: Path, 
 
 async def _until_listening(state: ContainerState, port: int) -> None:
     async with asyncio.timeout(10):
-        while f":{port:04X} " not in "".join(
-            Path(f"/proc/{state.pid}/net/{name}").read_text() for name in ("tcp", "tcp6")
+        while f":{port:04X} " not in "".join(  # noqa: ASYNC110
+            Path(f"/proc/{state.pid}/net/{name}").read_text()  # noqa: ASYNC240
+            for name in ("tcp", "tcp6")
         ):
             await asyncio.sleep(0.01)
 
