@@ -293,10 +293,12 @@ class Loop:
             if manifest is None:
                 continue
             failures = self._failures(path)
-            if self.memory.reported.get(path) == (manifest, failures):
+            before = self.memory.reported.get(path)
+            if before == (manifest, failures):
                 continue
+            if before is not None and before[0].revision < manifest.revision:  # catching up is no latency of ours
+                self._meter.committed(path.partition("/")[0], max(0.0, now - manifest.changed_at))
             self.memory.reported[path] = (manifest, failures)
-            self._meter.committed(path.partition("/")[0], max(0.0, now - manifest.changed_at))
             self._reports.report(
                 Watermark(
                     host=self.intent.site.host,
@@ -366,7 +368,7 @@ class Loop:
                 del self.memory.committed[key]
         lost = plan(self.intent.composite.entries, self.memory.committed)
         await self._commit(lost, ())
-        self._drop_strangers(present)
+        await self._drop_strangers(present)
         self._reconnect_ports()
 
     def drift(self) -> None:
@@ -387,7 +389,7 @@ class Loop:
         self._meter.healed()
         await self._replace_table(gap_allowed=False)
 
-    def _drop_strangers(self, present: set[tuple[int, str]]) -> None:
+    async def _drop_strangers(self, present: set[tuple[int, str]]) -> None:
         """Routes and links of ours that nothing wants any more. Only with a complete intent."""
         if not (self.desired.host.in_sync and self.desired.cluster.in_sync):
             return
@@ -397,7 +399,7 @@ class Loop:
         for table, cidr in sorted(present - wanted):
             self._kernel.drop_route(table, cidr)
         for name in sorted(self._kernel.pod_links() - {ownership.link_name(uid) for uid in ports}):
-            self._kernel.drop_link(name)
+            await self._kernel.drop_pod_link(name)
 
     # ---- ports ------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ class AgentMeter:
 
     def __init__(self) -> None:
         self._registry = source = registry()
-        prefix = "sphere_nsx_agent"
+        prefix = "nsx_agent"
         self._latency = Histogram(
             f"{prefix}_realization_seconds", "API change to kernel commit.", ["scope"], buckets=LONG_S, registry=source
         )

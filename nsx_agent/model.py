@@ -87,6 +87,10 @@ Value = SetSpec | ChainSpec | str | Route | tuple[str, ...]
 Entries = Mapping[Key, Value]
 
 
+VERDICT_SETS = frozenset({"egress", "ingress"})
+"""Maps whose elements isolate a pod: adding one closes, removing one opens."""
+
+
 class Phase(IntEnum):
     """Order of changes. An interrupted plan may leave a flow closed that should be open, never the reverse."""
 

@@ -1,12 +1,14 @@
 """What to change. Law 1: pure, and ignorant of netlink and nft. Law 2: same inputs, same plan, in any order of items.
 
-Law 3: after any prefix of the plan no flow is open that is neither open before nor after it.
+Law 3: what closes comes before what opens, so that after any of its transactions (``kernel.nft.chunks``) nothing is
+open that is closed at the end.
 """
 
 from collections.abc import Iterable
 from typing import Final, assert_never, cast
 
 from nsx_agent.model import (
+    VERDICT_SETS,
     ChainKey,
     ChainSpec,
     Change,
@@ -32,7 +34,6 @@ from nsx_agent.model import (
     Value,
 )
 
-VERDICT_SETS: Final = frozenset({"egress", "ingress"})
 ADMITTING_SETS: Final = frozenset({"ports"})
 
 

@@ -30,8 +30,8 @@ class LoopPorts:
     async def wire(self, link: PodLink) -> None:
         await self._kernel.ensure_pod_link(link)
 
-    def unwire(self, pod_uid: str) -> None:
-        self._kernel.drop_link(ownership.link_name(pod_uid))
+    async def unwire(self, pod_uid: str) -> None:
+        await self._kernel.drop_pod_link(ownership.link_name(pod_uid))
 
     async def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         return await self._loop.wait_until(condition, timeout_s)

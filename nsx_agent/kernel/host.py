@@ -66,8 +66,16 @@ class HostKernel:
         finally:
             netlink.close()
 
-    def drop_link(self, name: str) -> None:
-        links.remove(self._route, name)
+    async def drop_pod_link(self, name: str) -> None:
+        """Off the loop: the kernel waits some 20 ms until nobody uses the device."""
+        await asyncio.to_thread(self._drop_pod_link, name)
+
+    def _drop_pod_link(self, name: str) -> None:
+        netlink = Netlink()
+        try:
+            links.remove(netlink, name)
+        finally:
+            netlink.close()
 
     def flows(self) -> list[Flow]:
         return conntrack.listing(self._conntrack)

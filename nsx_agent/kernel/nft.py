@@ -16,6 +16,7 @@ from nsx_agent.kernel.elements import Part
 from nsx_agent.kernel.netlink import NETLINK_NETFILTER, Netlink, NetlinkError
 from nsx_agent.kernel.ownership import NFT_FAMILY, NFT_TABLE
 from nsx_agent.model import (
+    VERDICT_SETS,
     ChainKey,
     ChainSpec,
     Change,
@@ -136,19 +137,31 @@ def _element(key: str, data: str) -> str:
     return f"{key} : {data}" if data else key
 
 
-def chunks(changes: Sequence[Change]) -> list[Sequence[Change]]:
-    """Split so that structure comes with the first elements, and removal of structure with the last."""
-    if len(changes) <= ELEMENTS_MAX:
+def chunks(changes: Sequence[Change], limit: int = ELEMENTS_MAX) -> list[Sequence[Change]]:
+    """Split a large plan into transactions. The first has all structure and all that closes; what opens comes after.
+
+    Any number of them leaves open at most what is open in the end.
+    """
+    if len(changes) <= limit:
         return [changes]
-    head = [change for change in changes if isinstance(change, PutSet | PutChain)]
     tail = [change for change in changes if isinstance(change, DropSet | DropChain)]
-    elements = [change for change in changes if isinstance(change, PutElement | DropElement)]
-    parts: list[Sequence[Change]] = [
-        elements[start : start + ELEMENTS_MAX] for start in range(0, len(elements), ELEMENTS_MAX)
-    ] or [[]]
-    parts[0] = [*head, *parts[0]]
+    rest = [change for change in changes if not _closes(change) and not isinstance(change, DropSet | DropChain)]
+    parts: list[Sequence[Change]] = [rest[start : start + limit] for start in range(0, len(rest), limit)]
+    parts.insert(0, [change for change in changes if _closes(change)])
     parts[-1] = [*parts[-1], *tail]
     return parts
+
+
+def _closes(change: Change) -> bool:
+    match change:
+        case PutSet() | PutChain():
+            return True
+        case PutElement():
+            return change.set in VERDICT_SETS
+        case DropElement():
+            return change.set not in VERDICT_SETS
+        case _:
+            return False
 
 
 def _fill(descriptor: int, content: bytes) -> None:
