@@ -43,7 +43,7 @@ class Server:
             # Without it a watch whose client left would run until its next event.
             handler_cancellation=True,
         )
-        runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=1.0)
+        runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=0.2)
         await runner.setup()
         try:
             for item in sockets:
