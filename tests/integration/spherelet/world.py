@@ -248,13 +248,23 @@ def sweep(root: Path, cgroup: str) -> None:
                 os.kill(int(line.split()[1]), signal.SIGTERM)
     for path in mounts.below(root):
         mounts.unmount(path)
-    for top in Path("/sys/fs/cgroup").iterdir():
-        base = top / cgroup.lstrip("/")
-        if base.is_dir():
-            for directory, _, _ in os.walk(base, topdown=False):
-                with contextlib.suppress(OSError):
-                    for pid in (Path(directory) / "cgroup.procs").read_text().split():
-                        os.kill(int(pid), signal.SIGKILL)
-                with contextlib.suppress(OSError):
-                    os.rmdir(directory)
+    ends = time.monotonic() + 5
+    while not _sweep_cgroups(cgroup) and time.monotonic() < ends:
+        time.sleep(0.02)
     shutil.rmtree(root, ignore_errors=True)
+
+
+def _sweep_cgroups(cgroup: str) -> bool:
+    clean = True
+    for top in Path("/sys/fs/cgroup").iterdir():
+        for directory, _, _ in os.walk(top / cgroup.lstrip("/"), topdown=False):
+            with contextlib.suppress(OSError):
+                for pid in (Path(directory) / "cgroup.procs").read_text().split():
+                    os.kill(int(pid), signal.SIGKILL)
+            try:
+                os.rmdir(directory)
+            except FileNotFoundError:
+                continue
+            except OSError:
+                clean = False
+    return clean
