@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import yaml
 
-from controller.api import protobuf_body, wire
+from controller.api import protobuf_body
 from controller.api.status import ApiError, bad_request, unsupported_media
 from controller.kinds.kind import Object
 
@@ -33,11 +33,6 @@ def decode_object(body: bytes, content_type: str) -> tuple[Object, list[str]]:
         value, duplicates = decode_json(body)
     elif media in YAML_TYPES:
         value, duplicates = decode_yaml(body), []
-    elif media == wire.MEDIA_TYPE:
-        try:
-            return wire.decode(body), []
-        except wire.InvalidWire as err:
-            raise bad_request(f"unable to decode the protobuf body: {err}") from err
     elif media == protobuf_body.MEDIA_TYPE:
         value, duplicates = protobuf_body.decode(body), []
     else:
