@@ -13,6 +13,7 @@ from spherelet.server.crilog import Selection, render_lines, tail_offset
 BLOCK: Final = 64 << 10
 LINE_BYTES_MAX: Final = 1 << 20
 """A record longer than this (conmon writes 16 KiB ones at most) is not a record: it is dropped."""
+ROTATION_S_MAX: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,16 @@ async def _rendered(path: Path, request: LogRequest, *, ended: bool) -> AsyncGen
 
 
 async def _rotated(path: Path, file: int) -> tuple[int, inotify.Watch] | None:
-    """The new file at ``path`` when rotation replaced the one open as ``file``; None: the writer is gone."""
+    """The new file at ``path`` when rotation replaced the one open as ``file``; None: the writer is gone.
+
+    conmon closes the renamed file before it makes the new one: in between there is none at ``path``.
+    """
+    try:
+        async with asyncio.timeout(ROTATION_S_MAX):
+            while not os.access(path, os.F_OK) and os.access(path.parent, os.F_OK):
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        return None
     try:
         if os.stat(path).st_ino == os.fstat(file).st_ino:
             return None
