@@ -6,7 +6,7 @@ BIN := .venv/bin
 PY := $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install up down demo test bench lint fmt
+.PHONY: help install up down demo test bench lint fmt wheelhouse
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -38,3 +38,6 @@ test: lint ## Run all: lint, types, unit, property, contract, integration, end t
 
 bench: install ## Measure the figures of the README on a cluster of this machine.
 	@$(PY) -m tests.bench
+
+wheelhouse: install ## Build the project and its dependencies as wheels, for ansible (build/wheelhouse).
+	@$(PY) sphere/install/wheelhouse.py

@@ -14,6 +14,8 @@ COMMANDS = {
     "status": ("sphere.cli.status", "Show machines, components and nodes."),
     "host": ("sphere.cli.host", "List, enter, stop, start and kill hosts."),
     "image": ("sphere.cli.image", "Put container images onto the hosts."),
+    "pki": ("sphere.cli.pki", "Issue the certificates of a cluster on real machines."),
+    "render": ("sphere.cli.render", "Write config files of the programs that a host or the broker runs."),
     "completion": ("sphere.cli.completion", "Print the completion script of a shell."),
 }
 """Command -> module that defines it, and its line in the help."""

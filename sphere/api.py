@@ -1,5 +1,6 @@
 """The little that `sphere` asks of the Kubernetes API, over the admin's certificate. Standard library only."""
 
+import base64
 import http.client
 import json
 import ssl
@@ -46,35 +47,29 @@ def _is_ready(node: dict[str, Any]) -> bool:
 
 
 def write_kubeconfig(layout: Layout) -> None:
+    """The admin's kubeconfig of the one-machine cluster. Mode 0600."""
+    write_kubeconfig_file(layout.kubeconfig, layout.pki, f"https://127.0.0.1:{topology.API_PORT}")
+
+
+def write_kubeconfig_file(target: Path, pki: Path, server: str) -> None:
     """The admin's kubeconfig, certificates included, so that the one file can be copied. Mode 0600."""
-    import base64
 
-    def data(path: Path) -> str:
-        return base64.b64encode(path.read_bytes()).decode()
+    def data(name: str) -> str:
+        return base64.b64encode((pki / name).read_bytes()).decode()
 
-    pki = layout.pki
     config = {
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [
-            {
-                "name": "sphere",
-                "cluster": {
-                    "server": f"https://127.0.0.1:{topology.API_PORT}",
-                    "certificate-authority-data": data(pki / "ca.crt"),
-                },
-            }
+            {"name": "sphere", "cluster": {"server": server, "certificate-authority-data": data("ca.crt")}},
         ],
         "users": [
             {
                 "name": "kubernetes-admin",
-                "user": {
-                    "client-certificate-data": data(pki / "admin.crt"),
-                    "client-key-data": data(pki / "admin.key"),
-                },
+                "user": {"client-certificate-data": data("admin.crt"), "client-key-data": data("admin.key")},
             }
         ],
         "contexts": [{"name": "sphere", "context": {"cluster": "sphere", "user": "kubernetes-admin"}}],
         "current-context": "sphere",
     }
-    write_private(layout.kubeconfig, json.dumps(config, indent=2).encode() + b"\n")
+    write_private(target, json.dumps(config, indent=2).encode() + b"\n")

@@ -5,7 +5,7 @@ any more, or was signed by another CA. Files: ``<name>.crt`` and ``<name>.key`` 
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -35,31 +35,33 @@ class Identity:
 
 
 def identities(host_count: int) -> tuple[Identity, ...]:
-    """Every identity of a cluster of ``host_count`` hosts."""
-    control = str(topology.control().address)
-    api_names = [
-        "localhost",
-        "control",
-        "kubernetes",
-        "kubernetes.default",
-        "kubernetes.default.svc",
-        f"kubernetes.default.svc.{topology.CLUSTER_DOMAIN}",
-        "127.0.0.1",
-        control,
-        str(topology.KUBERNETES_SERVICE),
-    ]
+    """Every identity of a one-machine cluster of ``host_count`` hosts."""
+    return identities_of(
+        control=[(topology.CONTROL, str(topology.control().address))],
+        hosts=[(host.name, str(host.address)) for host in topology.hosts(host_count)],
+        kubernetes_service=str(topology.KUBERNETES_SERVICE),
+        domain=topology.CLUSTER_DOMAIN,
+    )
+
+
+def identities_of(
+    *, control: Sequence[tuple[str, str]], hosts: Sequence[tuple[str, str]], kubernetes_service: str, domain: str
+) -> tuple[Identity, ...]:
+    """Every identity of a cluster. Machines are (name, address); the control plane's run all of its servers."""
+    own = ("localhost", *(name for name, _ in control), "127.0.0.1", *(address for _, address in control))
+    in_cluster = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", f"kubernetes.default.svc.{domain}")
     fixed = [
         Identity("admin", "kubernetes-admin", "system:masters"),
-        Identity("apiserver", "kube-apiserver", names=tuple(api_names)),
+        Identity("apiserver", "kube-apiserver", names=(*own, *in_cluster, kubernetes_service)),
         Identity("controller", "sphere-controller", "sphere:controllers"),
         Identity("prometheus", "prometheus", "system:monitoring"),
-        Identity("etcd", "etcd", names=("localhost", "control", "127.0.0.1", control)),
-        Identity("broker", "mosquitto", names=("localhost", "control", "127.0.0.1", control)),
+        Identity("etcd", "etcd", names=own),
+        Identity("broker", "mosquitto", names=own),
     ]
-    for host in topology.hosts(host_count):
-        names = (host.name, str(host.address))
-        fixed.append(Identity(f"{host.name}-spherelet", f"system:node:{host.name}", "system:nodes", names))
-        fixed.append(Identity(f"{host.name}-agent", host.name, "sphere:agents", names))
+    for name, address in hosts:
+        names = (name, address)
+        fixed.append(Identity(f"{name}-spherelet", f"system:node:{name}", "system:nodes", names))
+        fixed.append(Identity(f"{name}-agent", name, "sphere:agents", names))
     return tuple(fixed)
 
 
