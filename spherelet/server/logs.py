@@ -95,7 +95,7 @@ async def _rotated(path: Path, file: int) -> tuple[int, inotify.Watch] | None:
     """
     try:
         async with asyncio.timeout(ROTATION_S_MAX):
-            while not os.access(path, os.F_OK) and os.access(path.parent, os.F_OK):
+            while not os.access(path, os.F_OK) and os.access(path.parent, os.F_OK):  # noqa: ASYNC110 - for an instant
                 await asyncio.sleep(0.005)
     except TimeoutError:
         return None
