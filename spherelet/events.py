@@ -36,10 +36,13 @@ class Events:
         init = container in {each.name for each in pod.init}
         path = f"spec.{'initContainers' if init else 'containers'}{{{container}}}" if container else ""
         identity = hashlib.sha256(f"{pod.uid}\0{path}\0{reason}\0{message}".encode()).hexdigest()[:16]
-        now = rfc3339(self._clock.now())
+        time = self._clock.now()
+        now = rfc3339(time)
         known = self._pending.get(identity) or self._written.pop(identity, None)
         if known is None:
-            known = self._new(pod, identity, path, reason, message, warning=warning, now=now)
+            # The time in the name keeps lists in order: clients sort by whole seconds.
+            name = f"{pod.name[:230]}.{int(time * 1e9):x}"
+            known = self._new(pod, name, path, reason, message, warning=warning, now=now)
         else:
             known["count"] += 1
         known["lastTimestamp"] = now
@@ -82,7 +85,7 @@ class Events:
             await self._kube.create(path, event)
 
     def _new(
-        self, pod: PodView, identity: str, path: str, reason: str, message: str, *, warning: bool, now: str
+        self, pod: PodView, name: str, path: str, reason: str, message: str, *, warning: bool, now: str
     ) -> dict[str, Any]:
         about = {
             "apiVersion": "v1",
@@ -97,7 +100,7 @@ class Events:
         return {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"name": f"{pod.name}.{identity}", "namespace": pod.namespace},
+            "metadata": {"name": name, "namespace": pod.namespace},
             "involvedObject": about,
             "reason": reason,
             "message": message[:1024],

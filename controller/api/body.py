@@ -172,13 +172,16 @@ def strictness(text: str) -> str:
     raise bad_request(f'fieldValidation: Unsupported value: "{text}": supported values: "", "Ignore", "Strict", "Warn"')
 
 
-def judge_fields(unknown: list[str], duplicates: list[str], mode: str) -> list[str]:
-    """Warnings to send for unknown and duplicate fields. Raises ``ApiError`` 400 in Strict mode."""
+def judge_fields(unknown: list[str], duplicates: list[str], mode: str, about: str = "") -> list[str]:
+    """Warnings to send for unknown and duplicate fields. Raises ``ApiError`` 400 in Strict mode.
+
+    ``about`` begins the refusal: what could not be read.
+    """
     problems = [f'unknown field "{path}"' for path in unknown] + [f'duplicate field "{path}"' for path in duplicates]
     if not problems or mode == "Ignore":
         return []
     if mode == "Strict":
-        raise bad_request(f"strict decoding error: {', '.join(problems)}")
+        raise bad_request(f"{about}strict decoding error: {', '.join(problems)}")
     return problems
 
 

@@ -26,6 +26,7 @@ _PATCHES: Final = (
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 )
+_PROTOBUF_V2: Final = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 _ANY_NAMES: Final = ("JSON", "JSONSchemaPropsOrArray", "JSONSchemaPropsOrBool", "JSONSchemaPropsOrStringArray")
 _GVK: Final = "x-kubernetes-group-version-kind"
 Kinds = Callable[[], Iterable[Kind]]
@@ -42,6 +43,17 @@ def install(routes: Routes, kinds: Kinds) -> None:
 def group_path(group: str, version: str) -> str:
     """``api/v1`` or ``apis/<group>/<version>``."""
     return f"apis/{group}/{version}" if group else f"api/{version}"
+
+
+def _empty_protobuf_v2() -> bytes:
+    """``openapi.v2.Document`` with no more than ``swagger`` (1) and ``info`` (2: title 1, version 2).
+
+    kubectl asks for it when it meets a kind that v3 does not have, to check the object itself; without a definition it
+    leaves the object alone and goes on to say that there is no such kind.
+    """
+    title, version = b"Kubernetes", kind_schemas.VERSION.encode()
+    info = b"\x0a%c%b\x12%c%b" % (len(title), title, len(version), version)
+    return b"\x0a\x032.0\x12%c%b" % (len(info), info)
 
 
 class OpenApi:
@@ -77,6 +89,8 @@ class OpenApi:
 
     async def v2(self, call: Call) -> Answer:
         accept = call.request.headers.get("Accept", "")
+        if _PROTOBUF_V2 in accept and "json" not in accept:
+            return Reply(200, _empty_protobuf_v2(), _PROTOBUF_V2)
         if accept and not any(each in accept for each in ("json", "*/*", "application/*")):
             raise ApiError(406, "NotAcceptable", f"only the following media types are accepted: {_JSON}")
         return self._reply(call, "v2", self.document_v2)

@@ -65,10 +65,15 @@ def columns_of(kind: Kind) -> tuple[Column, ...]:
     return kind.columns or (_AGE,)
 
 
+def _names_itself(kind: Kind) -> bool:
+    """Whether the kind says itself where its name stands: events show it last, and only when asked for more."""
+    return any(column.name == _NAME["name"] for column in kind.columns)
+
+
 def definitions(kind: Kind) -> list[Object]:
     """``columnDefinitions``."""
     return [
-        _NAME,
+        *(() if _names_itself(kind) else (_NAME,)),
         *(
             {
                 "name": column.name,
@@ -85,7 +90,7 @@ def definitions(kind: Kind) -> list[Object]:
 def row(kind: Kind, obj: Object, now: float, include: str) -> Object:
     """One ``TableRow``. ``include`` is the includeObject option: None, Metadata (default) or Object."""
     metadata = obj.get("metadata", {})
-    cells: list[Any] = [metadata.get("name", "")]
+    cells: list[Any] = [] if _names_itself(kind) else [metadata.get("name", "")]
     cells += [_cell(column, obj, now) for column in columns_of(kind)]
     made: Object = {"cells": cells}
     if include == "Object":

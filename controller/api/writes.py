@@ -67,7 +67,8 @@ class Writer:
         unknown, errors = self._ports.schemas.check(kind.schema, obj)
         if errors:
             raise bodies.decoding_error(kind.kind, kind.version, errors)
-        warnings = bodies.judge_fields(unknown, list(duplicates), strict)
+        about = f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: '
+        warnings = bodies.judge_fields(unknown, list(duplicates), strict, about)
         self._ports.schemas.normalize(kind.schema, obj)
         if not isinstance(obj.get("metadata"), dict):
             obj["metadata"] = {}

@@ -29,7 +29,7 @@ def _validate_configmap(obj: Object) -> Errors:
     errors += [invalid(f"data[{key}]", key, "duplicate of key present in binaryData") for key in data if key in binary]
     size = sum(len(value.encode()) for value in data.values()) + sum(len(value) * 3 // 4 for value in binary.values())
     if size > SIZE_MAX:
-        errors.append(FieldError("FieldValueTooLong", "", f"may not be more than {SIZE_MAX} bytes"))
+        errors.append(FieldError("FieldValueTooLong", "data", f"may not be more than {SIZE_MAX} bytes"))
     return errors
 
 

@@ -82,6 +82,7 @@ EVENT: Final = Kind(
         at("Message", "message"),
         Column("First Seen", "string", _first_seen, 1),
         computed("Count", _count, "string", priority=1),
+        computed("Name", _text("metadata.name"), priority=1, format="name"),
     ),
     generation_fields=(),
     selectable_fields={

@@ -1,6 +1,7 @@
 """Events for users (core/v1 ``Event``), with repeats counted instead of stored again.
 
-An event's name is a hash of who, what and why, so that a restarted controller goes on counting.
+An event's name ends with the time at which it was first seen, as upstream's do: lists are in the order of names, and
+clients that sort by whole seconds keep it. A restarted controller counts anew.
 """
 
 import asyncio
@@ -33,16 +34,19 @@ class Recorder:
         self._view = view
         self._clock = clock
         self._queue: asyncio.Queue[tuple[EmitEvent, str]] = asyncio.Queue(QUEUE_MAX)
-        self._last: dict[tuple[str, str], float] = {}
+        self._last: dict[str, float] = {}
+        self._names: dict[str, str] = {}
 
     def emit(self, event: EmitEvent, source: str) -> None:
         """Queue ``event`` as coming from component ``source``."""
-        identity = (name_of(event, source), event.regarding["metadata"].get("namespace", ""))
+        identity = identity_of(event, source)
         now = self._clock.monotonic()
         if now - self._last.get(identity, -REPEAT_INTERVAL_S) < REPEAT_INTERVAL_S:
             return
         if len(self._last) >= SEEN_MAX:
-            self._last.pop(next(iter(self._last)))
+            oldest = next(iter(self._last))
+            del self._last[oldest]
+            self._names.pop(oldest, None)
         self._last[identity] = now
         try:
             self._queue.put_nowait((event, source))
@@ -61,20 +65,22 @@ class Recorder:
 
     async def _write(self, event: EmitEvent, source: str) -> None:
         fresh = event_object(event, source, self._clock.now())
-        meta = fresh["metadata"]
+        meta, identity = fresh["metadata"], identity_of(event, source)
+        meta["name"] = self._names.get(identity, meta["name"])
         known = self._view.get(EVENTS, meta["namespace"], meta["name"])
         if known is None:
             await self._client.create(EVENTS, fresh)
+            self._names[identity] = meta["name"]
             return
         bump = {"count": int(known.get("count") or 1) + 1, "lastTimestamp": fresh["lastTimestamp"]}
         await self._client.patch(EVENTS, meta["namespace"], meta["name"], bump, "application/merge-patch+json")
 
 
-def name_of(event: EmitEvent, source: str) -> str:
-    """``<object>.<16 hex digits>``: the same words about the same object have the same name."""
+def identity_of(event: EmitEvent, source: str) -> str:
+    """The same words about the same object are the same event, and counted."""
     meta = event.regarding["metadata"]
     text = "\0".join([meta.get("uid", ""), source, event.type, event.reason, event.message])
-    return f"{meta['name'][:230]}.{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def event_object(event: EmitEvent, source: str, now: float) -> dict[str, Any]:
@@ -82,6 +88,7 @@ def event_object(event: EmitEvent, source: str, now: float) -> dict[str, Any]:
     about = event.regarding
     meta = about["metadata"]
     stamp = rfc3339(now)
+    name = f"{meta['name'][:230]}.{int(now * 1e9):x}"
     reference = {
         "apiVersion": about.get("apiVersion", ""),
         "kind": about.get("kind", ""),
@@ -94,7 +101,7 @@ def event_object(event: EmitEvent, source: str, now: float) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": name_of(event, source), "namespace": meta.get("namespace") or "default"},
+        "metadata": {"name": name, "namespace": meta.get("namespace") or "default"},
         "involvedObject": reference,
         "type": event.type,
         "reason": event.reason,

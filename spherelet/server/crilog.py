@@ -47,7 +47,10 @@ def render(record: Record, selection: Selection) -> bytes:
         return b""
     if selection.since_s is not None and record.seconds < selection.since_s:
         return b""
-    return record.time + b" " + record.message if selection.timestamps else record.message
+    if not selection.timestamps:
+        return record.message
+    # conmon writes UTC as an offset; clients know the short form.
+    return record.time.replace(b"+00:00", b"Z") + b" " + record.message
 
 
 def render_lines(lines: Iterable[bytes], selection: Selection) -> Iterator[bytes]:
