@@ -26,7 +26,8 @@ _PATCHES: Final = (
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 )
-_PROTOBUF_V2: Final = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+_PROTOBUF_V2: Final = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+"""Clients ask with ``@v1.0``, which is no valid media type, and are answered with this one."""
 _ANY_NAMES: Final = ("JSON", "JSONSchemaPropsOrArray", "JSONSchemaPropsOrBool", "JSONSchemaPropsOrStringArray")
 _GVK: Final = "x-kubernetes-group-version-kind"
 Kinds = Callable[[], Iterable[Kind]]
@@ -89,7 +90,7 @@ class OpenApi:
 
     async def v2(self, call: Call) -> Answer:
         accept = call.request.headers.get("Accept", "")
-        if _PROTOBUF_V2 in accept and "json" not in accept:
+        if _PROTOBUF_V2 in accept.replace("@", ".") and "json" not in accept:
             return Reply(200, _empty_protobuf_v2(), _PROTOBUF_V2)
         if accept and not any(each in accept for each in ("json", "*/*", "application/*")):
             raise ApiError(406, "NotAcceptable", f"only the following media types are accepted: {_JSON}")
