@@ -16,7 +16,7 @@ from common.logs import logger
 from common.tasks import backoff_s
 from controller.kinds.kind import ResourceKey
 from controller.store.entry import PREFIX, Entry, FieldsOf, key_for, make_entry, parse_key
-from controller.store.etcd import Compacted, Etcd, Unavailable, prefix_end
+from controller.store.etcd import Compacted, Kv, Unavailable, prefix_end
 from controller.store.eventlog import Change, EventLog, Expired, LoggedEvent, Unsubscribe
 from controller.store.proto import etcd_pb2 as pb
 
@@ -65,7 +65,7 @@ class Table:
 class Cache:
     """Everything stored, in memory, at ``revision``."""
 
-    def __init__(self, etcd: Etcd, clock: Clock, fields_of: FieldsOf) -> None:
+    def __init__(self, etcd: Kv, clock: Clock, fields_of: FieldsOf) -> None:
         self._etcd = etcd
         self._clock = clock
         self._fields_of = fields_of
@@ -79,7 +79,7 @@ class Cache:
         self._tables: dict[ResourceKey, Table] = {}
         self._by_uid: dict[str, Entry] = {}
         self._subscribers: Subscribers = []
-        self._revision_waiters: set[tuple[int, asyncio.Future[None]]] = set()
+        self._revision_waiters: dict[asyncio.Future[None], int] = {}
 
     # Reading
 
@@ -156,12 +156,11 @@ class Cache:
         if self.revision >= revision:
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        item = (revision, future)
-        self._revision_waiters.add(item)
+        self._revision_waiters[future] = revision
         try:
             await future
         finally:
-            self._revision_waiters.discard(item)
+            self._revision_waiters.pop(future, None)
 
     # Feeding
 
@@ -304,12 +303,12 @@ class Cache:
         if revision <= self.revision:
             return
         self.revision = revision
-        for item in tuple(self._revision_waiters):
-            if item[0] <= revision and not item[1].done():
-                item[1].set_result(None)
+        for future, wanted in tuple(self._revision_waiters.items()):  # in the order in which they came
+            if wanted <= revision and not future.done():
+                future.set_result(None)
 
 
-async def wait_for_etcd(etcd: Etcd, clock: Clock) -> None:
+async def wait_for_etcd(etcd: Kv, clock: Clock) -> None:
     """Until etcd answers, saying now and then in the log what is waited for."""
     failures = 0
     while True:

@@ -3,14 +3,14 @@
 from common.clock import Clock
 from common.logs import logger
 from controller.store.cache import Cache
-from controller.store.etcd import Compacted, Etcd, Unavailable
+from controller.store.etcd import Compacted, Kv, Unavailable
 
 log = logger("compaction")
 PERIOD_S = 300.0
 """etcd keeps at least this much history, so that a disconnected cache usually resumes without a relist."""
 
 
-async def compact_forever(etcd: Etcd, cache: Cache, clock: Clock) -> None:
+async def compact_forever(etcd: Kv, cache: Cache, clock: Clock) -> None:
     """Every period, compact to the revision of one period ago, until cancelled."""
     previous = 0
     while True:

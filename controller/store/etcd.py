@@ -8,7 +8,7 @@ Several endpoints: the next one is tried after the current one failed.
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
@@ -45,6 +45,22 @@ class Compacted(Retryable):
     def __init__(self, revision: int) -> None:
         super().__init__(f"etcd has compacted its history up to revision {revision}")
         self.revision = revision
+
+
+class Kv(Protocol):
+    """What store and cache need of etcd; ``Etcd`` is the real one."""
+
+    async def range(
+        self, key: bytes, range_end: bytes = b"", *, limit: int = 0, revision: int = 0, serializable: bool = False
+    ) -> pb.RangeResponse: ...
+
+    async def txn(self, request: pb.TxnRequest) -> pb.TxnResponse: ...
+
+    async def compact(self, revision: int) -> None: ...
+
+    async def status(self) -> pb.StatusResponse: ...
+
+    def watch(self, key: bytes, range_end: bytes, start_revision: int) -> AsyncIterator[pb.WatchResponse]: ...
 
 
 class Etcd:

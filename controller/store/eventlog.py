@@ -69,7 +69,7 @@ class EventLog:
         self._events: list[LoggedEvent] = []
         self._first = 0
         self._bytes = 0
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: dict[asyncio.Future[None], None] = {}
 
     @property
     def end(self) -> int:
@@ -122,7 +122,7 @@ class EventLog:
 
     def wake(self) -> None:
         """Let every watcher look again."""
-        waiters, self._waiters = self._waiters, set()
+        waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -131,7 +131,7 @@ class EventLog:
         """Until ``wake``; False if ``timeout_s`` passed first."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
-        self._waiters.add(waiter)
+        self._waiters[waiter] = None
         handle = loop.call_later(max(0.0, timeout_s), _time_out, waiter)
         try:
             await waiter
@@ -139,7 +139,7 @@ class EventLog:
             return False
         finally:
             handle.cancel()
-            self._waiters.discard(waiter)
+            self._waiters.pop(waiter, None)
         return True
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from common.clock import Clock
 from common.errors import SphereError
 from controller.store.entry import key_for
-from controller.store.etcd import Etcd
+from controller.store.etcd import Kv
 from controller.store.proto import etcd_pb2 as pb
 
 __all__ = ["Compare", "Conflict", "Delete", "Put", "Store", "key_for"]
@@ -47,7 +47,7 @@ class Conflict(SphereError):
 class Store:
     """Transactions, and the highest revision that this process was told about."""
 
-    def __init__(self, etcd: Etcd, clock: Clock, observe_s: Callable[[float], None]) -> None:
+    def __init__(self, etcd: Kv, clock: Clock, observe_s: Callable[[float], None]) -> None:
         """``observe_s`` receives the duration of every transaction."""
         self._etcd = etcd
         self._clock = clock

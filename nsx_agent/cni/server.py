@@ -81,7 +81,7 @@ class CniServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             line = await asyncio.wait_for(reader.readline(), 10.0)
-            reply = await self._answer(line)
+            reply = await self.answer(line)
             writer.write(json.dumps(reply).encode() + b"\n")
             await writer.drain()
         except (TimeoutError, ConnectionError, ValueError):
@@ -89,7 +89,8 @@ class CniServer:
         finally:
             writer.close()
 
-    async def _answer(self, line: bytes) -> Reply:
+    async def answer(self, line: bytes) -> Reply:
+        """The reply to one request line. Never raises for what a client may send."""
         began = self._clock.monotonic()
         try:
             request = msgspec.json.decode(line, type=Request)
