@@ -11,12 +11,14 @@ from common.mqtt import Session
 from common.tasks import Wake
 from nsx_agent.cni.ports import LoopPorts
 from nsx_agent.cni.server import CniServer
-from nsx_agent.config import DNS_LOOK_S, Config, site
+from nsx_agent.config import DNS_LOOK_S, SUSPECT_S, Config, site
 from nsx_agent.desired import Desired
 from nsx_agent.dns.unbound import Unbound
 from nsx_agent.intent import Intent
+from nsx_agent.kernel import links
 from nsx_agent.kernel.host import HostKernel
-from nsx_agent.kernel.monitor import NftMonitor
+from nsx_agent.kernel.monitor import NftMonitor, RouteMonitor
+from nsx_agent.kernel.ownership import LINK_PREFIX
 from nsx_agent.loop import Loop
 from nsx_agent.metrics import AgentMeter
 from nsx_agent.state import StateDir
@@ -36,18 +38,20 @@ async def run(config: Config) -> None:
     loop.connect(uplink)
     ports = LoopPorts(loop, kernel, lambda: session.connected)
     server = PageServer(config.metrics.listen, config.metrics.tls, _pages(loop, kernel, session, meter))
-    monitor = NftMonitor()
+    monitor, route_monitor = NftMonitor(), RouteMonitor()
     try:
         await loop.start()
         async with asyncio.TaskGroup() as group:
             group.create_task(loop.run())
             group.create_task(_watch_table(monitor, kernel, loop))
+            group.create_task(_watch_routes(route_monitor, kernel, loop, clock))
             group.create_task(_watch_resolver(resolver, loop, clock))
             group.create_task(CniServer(config.socket, ports, meter, clock).run())
             group.create_task(server.run())
             group.create_task(session.run(uplink.connected, uplink.receive))
     finally:
         monitor.close()
+        route_monitor.close()
         kernel.close()
 
 
@@ -61,6 +65,25 @@ async def _watch_table(monitor: NftMonitor, kernel: HostKernel, loop: Loop) -> N
             for process in sorted(monitor.read()):
                 if not await kernel.nft.is_own(process):
                     loop.drift()
+    finally:
+        asyncio.get_running_loop().remove_reader(monitor.fileno())
+
+
+async def _watch_routes(monitor: RouteMonitor, kernel: HostKernel, loop: Loop, clock: SystemClock) -> None:
+    """Foreign changes of links, routes and neighbours make the loop look after its own, soon."""
+    heard = Wake()
+    asyncio.get_running_loop().add_reader(monitor.fileno(), heard.set)
+    try:
+        while True:
+            await heard.wait()
+            reasons = monitor.read(kernel.port)
+            if not reasons:
+                continue
+            await clock.sleep(SUSPECT_S)
+            # A pod's link that went down is mostly one that was being removed.
+            if any(not reason.startswith(LINK_PREFIX) or links.exists(reason.split()[0]) for reason in reasons):
+                log.info("looking after routes and links", reason="; ".join(sorted(reasons)))
+                loop.suspect()
     finally:
         asyncio.get_running_loop().remove_reader(monitor.fileno())
 

@@ -16,6 +16,8 @@ RESYNC_S: Final = 2.0
 """A scope that does not match its manifest for this long is subscribed to anew."""
 DNS_LOOK_S: Final = 1.0
 """How often the resolver's socket is looked at (one stat call): a restarted resolver has lost its records."""
+SUSPECT_S: Final = 0.1
+"""From hearing of a change that is not ours to the look at it: one look for many changes."""
 HEAL_S_MIN: Final = 1.0
 """Between two replacements of a table that somebody else keeps changing."""
 CNI_TIMEOUT_S_MAX: Final = 120.0

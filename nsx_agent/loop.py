@@ -26,6 +26,7 @@ from nsx_agent.desired import Desired, ScopeStore
 from nsx_agent.intent import Intent
 from nsx_agent.kernel import nft, ownership
 from nsx_agent.kernel.nft import Rejected
+from nsx_agent.kernel.routes import Seen
 from nsx_agent.model import Change, Key, RecordKey, Route, RouteKey, SetKey, SetSpec, Value
 from nsx_agent.plan import plan
 from nsx_agent.render import overlay, skeleton
@@ -89,6 +90,7 @@ class Loop:
         self.memory = Memory()
         self.wake = Wake()
         self._drifted = False
+        self._suspicious = False
         self._state = state
         self._kernel = kernel
         self._resolver = resolver
@@ -215,7 +217,8 @@ class Loop:
         touched |= self.memory.failed.keys()
         if self._drifted:
             await self._heal("heard a change that is not ours")
-        if audit:
+        if audit or self._suspicious:
+            self._suspicious = False
             await self._audit()
         changes: tuple[Change, ...] = ()
         entries = self.intent.composite.entries
@@ -362,18 +365,28 @@ class Loop:
         expected = "" if self.memory.stamped < 0 else f"{self._stamp_prefix()}.{self.memory.stamped}"
         if expected and await self._kernel.stamp() != expected:
             await self._heal("stamp differs")
-        present = {(seen.table, seen.cidr) for seen in self._kernel.routes()}
-        for key in [key for key in self.memory.committed if isinstance(key, RouteKey)]:
-            if (key.table, key.cidr) not in present:
-                del self.memory.committed[key]
+        seen, ends = self._kernel.routes(), self._kernel.tunnel_ends()
+        for key, value in list(self.memory.committed.items()):
+            if isinstance(value, Route):
+                remote = value.remote  # empty unless it is a tunnel
+                if Seen(value.table, value.cidr, remote) not in seen or (remote and remote not in ends):
+                    del self.memory.committed[key]
         lost = plan(self.intent.composite.entries, self.memory.committed)
+        if lost:
+            log.warning("put back what somebody removed", items=len(lost))
         await self._commit(lost, ())
+        present = {(each.table, each.cidr) for each in seen}
         await self._drop_strangers(present)
         self._reconnect_ports()
 
     def drift(self) -> None:
         """Callback: somebody else changed our table."""
         self._drifted = True
+        self.wake.set()
+
+    def suspect(self) -> None:
+        """Callback: links, routes or neighbours of ours may be missing."""
+        self._suspicious = True
         self.wake.set()
 
     async def _heal(self, reason: str) -> None:

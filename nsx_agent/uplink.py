@@ -70,16 +70,19 @@ class Uplink:
         self._subscribed.clear()
         for store in self._desired.stores():
             store.restart()
-        self._unsent = set(self._watermarks)
         online = Presence(host=self._host, online=True, version=VERSION)
         failures, announced = 0, False
         while True:
             try:
-                timeout_s = await self._once()
+                await self._subscribe()
                 if not announced:
                     # Only now: before a new host has its role, the broker drops what it publishes without a word.
                     await self._session.publish([Outgoing(presence_topic(self._host), encode(online))])
                     announced = True
+                    # Only after that: whoever comes online has confirmed nothing until it says so again.
+                    self._unsent = set(self._watermarks)
+                await self._publish()
+                timeout_s = await self._resync()
                 failures = 0
             except Retryable as err:
                 if not self._session.connected:
@@ -104,11 +107,6 @@ class Uplink:
     def stores_changed(self) -> None:
         """The scopes of ``desired`` are others now."""
         self._wake.set()
-
-    async def _once(self) -> float | None:
-        await self._subscribe()
-        await self._publish()
-        return await self._resync()
 
     async def _subscribe(self) -> None:
         wanted = {store.scope.path: store for store in self._desired.stores()}

@@ -2,14 +2,14 @@
 
 import asyncio
 
-from nsx_agent.kernel import conntrack, links, routes
+from nsx_agent.kernel import conntrack, links, ownership, routes
 from nsx_agent.kernel.conntrack import Flow
 from nsx_agent.kernel.elements import Part
 from nsx_agent.kernel.links import PodLink
 from nsx_agent.kernel.netlink import Netlink
 from nsx_agent.kernel.nft import Nft
 from nsx_agent.kernel.routes import Seen
-from nsx_agent.model import Route
+from nsx_agent.model import Route, RouteKind
 
 TUNNEL_MTU = 1450
 """50 bytes of VXLAN over IPv4 off an underlay of 1500."""
@@ -24,6 +24,11 @@ class HostKernel:
         self._route = Netlink()
         self._conntrack = conntrack.open_netlink()
         self.nft = Nft()
+
+    @property
+    def port(self) -> int:
+        """Netlink port id of the socket that changes routes."""
+        return self._route.port
 
     def prepare(self) -> None:
         """Sysctls, tunnel device, service address, routing rule. Idempotent. Raises ``Retryable``."""
@@ -45,6 +50,8 @@ class HostKernel:
         return await self.nft.read_counters()
 
     def put_route(self, route: Route) -> None:
+        if route.kind is RouteKind.DIRECT and route.device.startswith(ownership.LINK_PREFIX):
+            links.set_up(self._route, routes.index_of(route.device))
         routes.put(self._route, route)
 
     def drop_route(self, table: int, cidr: str) -> None:
@@ -52,6 +59,11 @@ class HostKernel:
 
     def routes(self) -> set[Seen]:
         return routes.listing(self._route)
+
+    def tunnel_ends(self) -> set[str]:
+        link = routes.index_of(ownership.VXLAN_LINK)
+        seen = routes.neighbours(self._route, link)
+        return {address for address, mac in seen if mac == ownership.overlay_mac(address)}
 
     def pod_links(self) -> set[str]:
         return links.pod_links(self._route)

@@ -118,8 +118,22 @@ def ensure_tunnel(netlink: Netlink, underlay: str, mtu: int) -> int:
             raise
     _silence_ipv6(ownership.VXLAN_LINK)
     link = routes.index_of(ownership.VXLAN_LINK)
-    set_up(netlink, link, mac=mac, mtu=attribute(IFLA_MTU, u32(mtu)))
+    seen = _attributes_of(netlink, link)
+    wrong = {}
+    # Only what differs: being given its address, even the one it has, a device forgets all its neighbours.
+    if seen.get(IFLA_ADDRESS) != _mac(ownership.overlay_mac(underlay)):
+        wrong["mac"] = mac
+    if seen.get(IFLA_MTU) != u32(mtu):
+        wrong["mtu"] = attribute(IFLA_MTU, u32(mtu))
+    set_up(netlink, link, **wrong)
     return link
+
+
+def _attributes_of(netlink: Netlink, link: int) -> dict[int, bytes]:
+    for body in netlink.dump(RTM_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0, 0), "list links"):
+        if _IFINFO.unpack_from(body)[3] == link:
+            return attributes(body, _IFINFO.size)
+    return {}
 
 
 def ensure_loopback(netlink: Netlink, address: str) -> None:

@@ -24,7 +24,7 @@ from nsx_agent.model import Route, RouteKind
 
 RTM_NEWADDR: Final = 20
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
-RTM_NEWNEIGH: Final = 28
+RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 RTM_NEWRULE: Final = 32
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_TABLE, RTA_ENCAP_TYPE, RTA_ENCAP = 1, 4, 5, 7, 15, 21, 22
 RTN_UNICAST, RTN_BLACKHOLE = 1, 6
@@ -34,6 +34,7 @@ LWTUNNEL_ENCAP_IP: Final = 2
 LWTUNNEL_IP_ID, LWTUNNEL_IP_DST = 1, 2
 NUD_PERMANENT: Final = 0x80
 NDA_DST, NDA_LLADDR = 1, 2
+_NDMSG = struct.Struct("=BBHiHBB")
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 FRA_PRIORITY, FRA_FWMARK, FRA_TABLE = 6, 10, 15
 RT_TABLE_UNSPEC: Final = 0
@@ -42,10 +43,11 @@ _RTMSG = struct.Struct("=BBBBBBBBI")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A route of ours as the kernel lists it."""
+    """A route of ours as the kernel lists it. ``remote`` is the host a tunnel leads to, else empty."""
 
     table: int
     cidr: str
+    remote: str = ""
 
 
 def _split(cidr: str) -> tuple[bytes, int]:
@@ -119,7 +121,8 @@ def listing(netlink: Netlink) -> set[Seen]:
         if RTA_TABLE in parsed:
             table = struct.unpack("=I", parsed[RTA_TABLE])[0]
         address = socket.inet_ntoa(parsed.get(RTA_DST, b"\0\0\0\0"))
-        found.add(Seen(table, f"{address}/{prefix}"))
+        gateway = parsed.get(RTA_GATEWAY)
+        found.add(Seen(table, f"{address}/{prefix}", socket.inet_ntoa(gateway) if gateway else ""))
     return found
 
 
@@ -148,13 +151,24 @@ def put_address(netlink: Netlink, address: str, link: int) -> None:
 
 def put_neighbour(netlink: Netlink, address: str, mac: str, link: int) -> None:
     """A permanent neighbour entry: nobody has to ask, nobody can lie."""
-    head = struct.pack("=BBHiHBB", socket.AF_INET, 0, 0, link, NUD_PERMANENT, 0, 0)
+    head = _NDMSG.pack(socket.AF_INET, 0, 0, link, NUD_PERMANENT, 0, 0)
     body = (
         head
         + attribute(NDA_DST, socket.inet_aton(address))
         + attribute(NDA_LLADDR, bytes.fromhex(mac.replace(":", "")))
     )
     netlink.request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body, f"add neighbour {address}")
+
+
+def neighbours(netlink: Netlink, link: int) -> set[tuple[str, str]]:
+    """(address, MAC) of the permanent entries of a device."""
+    found: set[tuple[str, str]] = set()
+    for body in netlink.dump(RTM_GETNEIGH, _NDMSG.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0), "list neighbours"):
+        _, _, _, device, state, _, _ = _NDMSG.unpack_from(body)
+        parsed = attributes(body, _NDMSG.size)
+        if device == link and state & NUD_PERMANENT and NDA_DST in parsed and NDA_LLADDR in parsed:
+            found.add((socket.inet_ntoa(parsed[NDA_DST]), parsed[NDA_LLADDR].hex(":")))
+    return found
 
 
 def put_mark_rule(netlink: Netlink) -> None:

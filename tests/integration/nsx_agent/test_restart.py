@@ -100,6 +100,45 @@ def test_flushed_table_is_restored(pair):
     assert ", 0% packet loss" in lost(ping(a, b.address, 5))
 
 
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "ip neigh flush dev vxlan0 nud permanent",
+        "ip route del 10.64.1.16/28",
+        "ip link set vxlan0 down",
+        "ip link set vxlan0 address 02:00:00:00:00:01",
+        "ip link del vxlan0",
+        "ip link set $(ip -o link | grep -o 'nsx[0-9a-f]*@' | tr -d @ | head -1) down",
+    ],
+)
+def test_what_somebody_removed_comes_back(pair, harm):
+    _, a, b, _ = pair
+    assert ", 0% packet loss" in lost(ping(a, b.address, 3))
+    a.host.run("sh", "-c", harm)
+    deadline = time.monotonic() + 5
+    while ", 0% packet loss" not in lost(ping(a, b.address, 2)):
+        assert time.monotonic() < deadline, a.host.log()[-2000:]
+
+
+def test_looking_after_links_keeps_neighbours(pair):
+    """A device that is given its address anew, even the same one, forgets its neighbours."""
+    _, a, b, _ = pair
+    seen = subprocess.Popen(
+        ["nsenter", f"--net=/run/netns/{a.host.netns}", "ip", "monitor", "neigh"], stdout=subprocess.PIPE, text=True
+    )
+    a.host.run("sysctl", "-q", "net.ipv4.conf.vxlan0.forwarding=1")
+    a.host.run("ip", "route", "add", "192.0.2.7", "dev", "lo", "proto", "73")
+    a.host.run("ip", "route", "del", "192.0.2.7")  # heard, so the agent looks after everything
+    wait_s = time.monotonic() + 5
+    while "looking after routes" not in a.host.log():
+        assert time.monotonic() < wait_s
+        time.sleep(0.05)
+    time.sleep(0.3)
+    seen.terminate()
+    assert "Deleted" not in seen.communicate(timeout=5)[0]
+    assert ", 0% packet loss" in lost(ping(a, b.address, 3))
+
+
 def test_restart_without_broker_enforces_from_disk(pair):
     world, a, b, c = pair
     b.host.kill()
