@@ -1,10 +1,16 @@
 """Keeps ``status.conditions[type=Realized]`` of NetworkPolicies and Services true, and never early.
 
-An object is realized when every live host that must hold its scope has confirmed the revision of the last change that
-matters to the network. It then stays so for that generation (hosts that join later must catch up before pods start
-there), unless a host reports that it could not put it in force. Written only when status, reason or generation change.
+An object is realized when every host that must hold its scope has confirmed the revision of the last change that
+matters to the network. Must hold: a policy, the hosts with pods of its namespace; a service, all nodes. A host whose
+agent is away counts, since its pods and its data plane go on as it last knew; one that lost its lease does not.
+
+A policy follows its span: a host that joins has ``PENDING_AFTER_S`` to catch up (its pods do not start before), then
+the policy is Pending. Written when status, reason, generation or the number of hosts change; a message about hosts
+that are behind at most every ``RECHECK_S``.
 """
 
+from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -25,6 +31,7 @@ PENDING_AFTER_S: Final = 0.5
 """How long a change may be under way before it is worth a write that says so."""
 RECHECK_S: Final = 5.0
 HOSTS_NAMED_MAX: Final = 5
+SINCE: Final = " since revision "
 
 Key = tuple[ResourceKey, str, str]
 log = logger("network")
@@ -51,12 +58,6 @@ class Verdict:
     message: str
 
 
-@dataclass(slots=True)
-class _Intent:
-    revision: int
-    since: float
-
-
 class Conditions:
     """One serial worker per object, woken by reports of the scopes that objects wait for."""
 
@@ -69,9 +70,12 @@ class Conditions:
         self._realization = realization
         self._clock = clock
         self._queue: KeyQueue[Key] = KeyQueue(clock)
-        self._intents: dict[Key, _Intent] = {}
+        self._intents: dict[Key, int] = {}
+        self._policies: defaultdict[str, set[Key]] = defaultdict(set)
         self._open: dict[Scope, set[Key]] = {}
         self._fresh: set[Key] = set()
+        self._behind_since: dict[Key, float] = {}
+        self._written: dict[Key, float] = {}
 
     async def run(self) -> None:
         """Write conditions until cancelled."""
@@ -82,21 +86,30 @@ class Conditions:
         meta = obj["metadata"]
         key = (resource, meta["namespace"], meta["name"])
         if changed or key not in self._intents:
-            self._intents[key] = _Intent(revision, self._clock.monotonic())
+            self._intents[key] = revision
+            if resource == POLICIES:
+                self._policies[meta["namespace"]].add(key)
         elif _is_true_for(_realized(obj), meta.get("generation")):
             return
         self._open.setdefault(_scope(key), set()).add(key)
         self._fresh.add(key)
 
-    def planned(self) -> None:
-        """A pass has covered every change so far."""
+    def planned(self, moved: Collection[str]) -> None:
+        """A pass has covered every change so far; namespaces in ``moved`` are held by other hosts than before."""
+        for namespace in moved:
+            self._fresh.update(self._policies.get(namespace, ()))
         for key in self._fresh:
             self._queue.add(key)
         self._fresh.clear()
 
     def gone(self, resource: ResourceKey, namespace: str, name: str) -> None:
         key = (resource, namespace, name)
-        self._intents.pop(key, None)
+        for known in (self._intents, self._behind_since, self._written):
+            known.pop(key, None)
+        self._fresh.discard(key)
+        self._policies[namespace].discard(key)
+        if not self._policies[namespace]:
+            del self._policies[namespace]
         self._open.get(_scope(key), set()).discard(key)
 
     def reported(self, scope: Scope, failing: bool) -> None:
@@ -110,35 +123,45 @@ class Conditions:
 
     def judge(self, key: Key) -> Verdict:
         """The truth about one object now."""
-        scope, intent = _scope(key), self._intents[key]
-        holders = self._holders(scope)
-        live = sorted(host for host in holders if self._planner.alive(host))
-        if not self._realization.covered(intent.revision):
+        scope, revision = _scope(key), self._intents[key]
+        if not self._realization.covered(revision):
             return Verdict("False", "Pending", "the change is not published yet")
+        holders = sorted(self._holders(scope))
         if not holders:
             nobody = "there are no hosts" if scope == CLUSTER else "no host runs pods of this namespace"
             return Verdict("True", "Realized", f"{nobody}, so none has to know")
-        if not live:
-            return Verdict("False", "Unreachable", f"no live host to confirm: {_some(sorted(holders))}")
+        failures = self._failures(key, scope, holders)
+        if failures:
+            return Verdict("False", "Failed", _some(failures))
+        behind = {host: self._realization.lag(host, scope, revision) for host in holders}
+        lags = {host: str(lag) for host, lag in behind.items() if lag is not None}
+        away = [host for host in lags if not self._planner.alive(host)]
+        if lags:
+            said = _some([f"{lag} (its agent is not connected)" if host in away else lag for host, lag in lags.items()])
+            return Verdict("False", "Unreachable" if len(away) == len(lags) else "Pending", said)
+        count = "1 host" if len(holders) == 1 else f"{len(holders)} hosts"
+        lost = sorted(self._known_holders(scope).difference(holders))
+        without = f", without {_some(lost)}: lost" if lost else ""
+        return Verdict("True", "Realized", f"in force on {count}{without}{SINCE}{revision}")
+
+    def _failures(self, key: Key, scope: Scope, holders: list[str]) -> list[str]:
         failures = [
             f"{item}: {reason}"
             for (where, item), reason in self._planner.desired.refused.items()
             if where == scope and self._concerns(key, item)
         ]
-        failures += [
+        return failures + [
             f"{host}: {failure.reason}"
-            for host in live
+            for host in holders
             for failure in self._realization.failures(host, scope)
             if self._concerns(key, failure.key)
         ]
-        if failures:
-            return Verdict("False", "Failed", _some(failures))
-        lags = self._realization.behind((scope,), intent.revision)
-        if lags:
-            return Verdict("False", "Pending", _some([str(lag) for lag in lags]))
-        return Verdict("True", "Realized", f"in force on {len(live)} hosts since revision {intent.revision}")
 
     def _holders(self, scope: Scope) -> frozenset[str]:
+        nodes = self._planner.nodes
+        return frozenset(host for host in self._known_holders(scope) if host in nodes and not nodes[host].lost)
+
+    def _known_holders(self, scope: Scope) -> frozenset[str]:
         if scope == CLUSTER:
             return frozenset(self._planner.nodes)
         return self._planner.span.hosts(scope.path.removeprefix("ns/"))
@@ -150,27 +173,37 @@ class Conditions:
         return item == f"service/{namespace}/{name}"
 
     async def _work(self, key: Key) -> float | None:
-        intent = self._intents.get(key)
         entry = self._reader.get(*key)
-        if intent is None or entry is None or entry.deleting:
+        if key not in self._intents or entry is None or entry.deleting:
             return None
         obj = entry.decode()
         verdict = self.judge(key)
         known = _realized(obj)
         generation = obj["metadata"].get("generation")
         current = known is not None and known.get("observedGeneration") == generation
+        now = self._clock.monotonic()
         if verdict.status == "True":
             self._open.get(_scope(key), set()).discard(key)
-        elif verdict.reason == "Pending":
-            if current and known is not None and known.get("status") == "True":
-                return RECHECK_S
-            waited = self._clock.monotonic() - intent.since
-            if waited < PENDING_AFTER_S:
-                return max(PENDING_AFTER_S - waited, 0.01)
-        if current and known is not None and (known["status"], known.get("reason")) == (verdict.status, verdict.reason):
-            return None if verdict.status == "True" else RECHECK_S
+            self._behind_since.pop(key, None)
+        else:
+            self._open.setdefault(_scope(key), set()).add(key)
+            left_s = self._behind_since.setdefault(key, now) + PENDING_AFTER_S - now
+            if verdict.reason != "Failed" and left_s > 0:
+                return max(left_s, 0.01)
+        again_s = None if verdict.status == "True" else RECHECK_S
+        if current and known is not None and self._says(key, known, verdict, now):
+            return again_s
         await self._write(key, obj, known, verdict)
-        return None if verdict.status == "True" else RECHECK_S
+        self._written[key] = now
+        return again_s
+
+    def _says(self, key: Key, known: Object, verdict: Verdict, now: float) -> bool:
+        """Whether the condition as written is good enough."""
+        if (known["status"], known.get("reason")) != (verdict.status, verdict.reason):
+            return False
+        if verdict.status == "True":
+            return bool(known.get("message", "").partition(SINCE)[0] == verdict.message.partition(SINCE)[0])
+        return known.get("message") == verdict.message or now - self._written.get(key, -1e9) < RECHECK_S
 
     async def _write(self, key: Key, obj: Object, known: Object | None, verdict: Verdict) -> None:
         condition: Object = {

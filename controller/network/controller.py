@@ -226,7 +226,7 @@ class NetworkController:
             self._barrier.evaluate()
             if not self.planner.dirty:
                 break
-        self._conditions.planned()
+        self._conditions.planned(self.planner.take_moved_spans())
         for scope in merged:
             self._conditions.reported(scope, False)
         if retained is None:

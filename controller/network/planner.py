@@ -73,6 +73,7 @@ class Planner:
         self._dirty: set[tuple[ResourceKey, Key]] = set()
         self._dirty_ports: set[str] = set()
         self._dirty_interest: set[str] = set()
+        self._moved_spans: set[str] = set()
         self.desired.open(CLUSTER)
 
     # Input
@@ -132,6 +133,11 @@ class Planner:
         """Names of the AddressBlocks of ``segment`` on ``host``."""
         views = [cast(BlockView, self._views[(ADDRESS_BLOCKS, ("", name))]) for name in self._blocks.get(segment, ())]
         return [view.name for view in views if view.host == host]
+
+    def take_moved_spans(self) -> set[str]:
+        """Namespaces that other hosts hold now than at the last call."""
+        moved, self._moved_spans = self._moved_spans, set()
+        return moved
 
     @property
     def dirty(self) -> bool:
@@ -309,14 +315,15 @@ class Planner:
 
     def _on_port(self, old: View | None, new: View | None) -> None:
         before, after = cast(PortView | None, old), cast(PortView | None, new)
+        for each, change in ((before, self.span.remove), (after, self.span.add)):
+            if each is not None and change(each):
+                self._moved_spans.add(each.namespace)
         if before is not None:
-            self.span.remove(before)
             if self._port_at.get(before.address) == before:
                 del self._port_at[before.address]
             if self.ports.get(before.pod_uid) == before:
                 del self.ports[before.pod_uid]
         if after is not None:
-            self.span.add(after)
             self._port_at[after.address] = after
             if not after.quarantined:
                 self.ports[after.pod_uid] = after

@@ -95,10 +95,14 @@ def peer_set(namespace: str, peer: PeerView) -> SetSpec:
 
 
 def _destinations(selected: SetSpec, rule: RuleView, peers: Iterable[SetSpec], ingress: bool) -> list[SetSpec]:
-    """Sets of pods whose named ports a rule may mean: its own pods for ingress, its peers for egress."""
+    """Sets of pods whose named ports a rule may mean: its own pods for ingress, its peers for egress.
+
+    An ipBlock may cover any pod; the agent asks for peer and port both, so every pod's ports can stand for it.
+    """
     if ingress:
         return [selected]
-    return [EVERY_POD] if rule.peers is None else [spec for spec in peers if not spec.cidr]
+    listed = list(peers)
+    return [EVERY_POD] if rule.peers is None or any(spec.cidr for spec in listed) else listed
 
 
 def policy_item(compiled: CompiledPolicy, members: Members) -> PolicyItem:

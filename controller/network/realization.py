@@ -154,6 +154,10 @@ class Realization:
         """Whether one host, live or not, has realized ``revision`` in ``scope``."""
         return self.covered(revision) and self._number(host, scope) >= max(1, self._needed(scope, revision))
 
+    def lag(self, host: str, scope: Scope, revision: int) -> Lag | None:
+        """How far one host, live or not, is from having realized ``revision`` in ``scope``; None if it has."""
+        return None if self.host_reached(host, scope, revision) else self._lag(host, scope, revision)
+
     def latest(self, scope: Scope) -> int:
         """Number of the scope's newest manifest, a token for ``all_confirmed``."""
         history = self._histories.get(scope)
@@ -193,9 +197,13 @@ class Realization:
             needed = self._needed(scope, revision)
             for host in sorted(self._span(scope)):
                 if self._number(host, scope) < needed:
-                    known = self._watermarks.get((host, scope))
-                    wanted = history.get(needed)
-                    yield Lag(host, scope, known.revision if known else 0, wanted.revision if wanted else revision)
+                    yield self._lag(host, scope, revision)
+
+    def _lag(self, host: str, scope: Scope, revision: int) -> Lag:
+        known = self._watermarks.get((host, scope))
+        history = self._histories.get(scope)
+        wanted = None if history is None else history.get(self._needed(scope, revision))
+        return Lag(host, scope, known.revision if known else 0, wanted.revision if wanted else revision)
 
     def _needed(self, scope: Scope, revision: int) -> int:
         history = self._histories.get(scope)

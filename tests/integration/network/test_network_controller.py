@@ -157,8 +157,30 @@ async def test_a_dead_host_does_not_block_the_others(cluster: Cluster) -> None:
     dying = cluster.tasks["dying"] = cluster.group.create_task(
         session.run(lambda: session.publish([will]), lambda message: None)
     )
+    await until(lambda: condition(cluster) == "False/Unreachable")
+    assert "host-2" in cluster.registry.condition(POLICIES, "red", "p")["message"]
+    cluster.bind("three", "10.64.0.3", "host-1")
+    await until(lambda: cluster.cleared("three", "host-1"))
+    cluster.registry.put(NODES, a_node("host-2", "Unknown"))
     await until(lambda: condition(cluster) == "True/Realized")
+    assert "without host-2" in cluster.registry.condition(POLICIES, "red", "p")["message"]
     dying.cancel()
+
+
+async def test_a_policy_follows_the_hosts_of_its_namespace(cluster: Cluster) -> None:
+    def message() -> str:
+        return str(cluster.registry.condition(POLICIES, "red", "p").get("message"))
+
+    cluster.registry.put(POLICIES, POLICY)
+    await until(lambda: "no host runs pods" in message())
+    cluster.bind("one", "10.64.0.1", "host-1")
+    await until(lambda: "in force on 1 host " in message())
+    cluster.agents["host-2"].paused = True
+    cluster.bind("two", "10.64.0.2", "host-2")
+    await until(lambda: condition(cluster) == "False/Pending")
+    cluster.agents["host-2"].resume()
+    await until(lambda: "in force on 2 hosts " in message())
+    assert condition(cluster) == "True/Realized"
 
 
 async def test_draining_waits_for_every_load_balancer(cluster: Cluster) -> None:
