@@ -1,6 +1,14 @@
 """What all tests share: the fixtures of a whole cluster, and the order of the folders, quick ones first."""
 
+import os
+
 import pytest
+from hypothesis import settings
+
+# A change is judged by the same examples every time; searching for new ones is for people and long runs.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None)
+settings.load_profile("repeatable" if os.environ.get("CI") else "search")
 
 pytest_plugins = ["tests.support.cluster"]
 
