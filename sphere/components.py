@@ -83,6 +83,7 @@ def _etcd(layout: Layout) -> Component:
         "initial-advertise-peer-urls": peer,
         "initial-cluster": f"control={peer}",
         "client-cert-auth": "true",
+        "client-cert-allowed-hostname": topology.CONTROLLER_NAME,
         "trusted-ca-file": pki / "ca.crt",
         "cert-file": pki / "etcd.crt",
         "key-file": pki / "etcd.key",
@@ -92,6 +93,7 @@ def _etcd(layout: Layout) -> Component:
         "max-request-bytes": 4 << 20,
         "max-txn-ops": 1024,
         "logger": "zap",
+        "listen-metrics-urls": f"http://{topology.ETCD_METRICS}",
     }
     argv = ("etcd", *(f"--{key}={value}" for key, value in options.items()))
     # etcd makes its directory itself, with the mode it wants.

@@ -53,9 +53,9 @@ def identities_of(
     fixed = [
         Identity("admin", "kubernetes-admin", "system:masters"),
         Identity("apiserver", "kube-apiserver", names=(*own, *in_cluster, kubernetes_service)),
-        Identity("controller", "sphere-controller", "sphere:controllers"),
+        Identity("controller", "sphere-controller", "sphere:controllers", (topology.CONTROLLER_NAME,)),
         Identity("prometheus", "prometheus", "system:monitoring"),
-        Identity("etcd", "etcd", names=own),
+        Identity("etcd", "etcd", names=(*own, topology.CONTROLLER_NAME)),  # etcd's own gateway is a client of it
         Identity("broker", "mosquitto", names=own),
     ]
     for name, address in hosts:

@@ -24,6 +24,10 @@ DOCUMENTATION = """
           - name: ansible_host
 """
 
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
+PROXIES = ("http_proxy", "https_proxy", "no_proxy")
+"""All that is handed on of this machine's environment, whose paths need not exist in the tree."""
+
 
 class Connection(ConnectionBase):  # type: ignore[misc]
     """Commands by ``chroot ROOT /bin/sh -c``, files by plain copies."""
@@ -42,7 +46,11 @@ class Connection(ConnectionBase):  # type: ignore[misc]
     def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
         super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
         done = subprocess.run(
-            ["/usr/sbin/chroot", self.root, "/bin/sh", "-c", cmd], input=in_data, capture_output=True, check=False
+            ["/usr/sbin/chroot", self.root, "/bin/sh", "-c", cmd],
+            input=in_data,
+            capture_output=True,
+            check=False,
+            env=ENVIRONMENT | {name: os.environ[name] for name in PROXIES if name in os.environ},
         )
         return done.returncode, done.stdout, done.stderr
 
