@@ -123,8 +123,9 @@ def _wait_ready(layout: Layout, wanted: Wanted, report: Report) -> None:
     deadline = time.monotonic() + READY_DEADLINE_S
     reported: set[str] = set()
     problem = "nothing answered yet"
+    restarts = _restarts(layout, [topology.CONTROL, *names])
     while time.monotonic() < deadline:
-        _raise_crash_loop(layout, [topology.CONTROL, *names])
+        _raise_crash_loop(layout, [topology.CONTROL, *names], restarts)
         try:
             ready = {name for name, is_ready in api.node_readiness(layout).items() if is_ready}
         except Retryable as err:
@@ -147,10 +148,19 @@ def _wait_ready(layout: Layout, wanted: Wanted, report: Report) -> None:
     )
 
 
-def _raise_crash_loop(layout: Layout, names: list[str]) -> None:
+def _restarts(layout: Layout, names: list[str]) -> dict[tuple[str, str], int]:
+    """How often each component was restarted so far: what a working one went through earlier is no crash loop."""
+    return {
+        (name, component["name"]): component["restarts"]
+        for name in names
+        for component in machines.ask(layout, name, "status")["components"]
+    }
+
+
+def _raise_crash_loop(layout: Layout, names: list[str], before: dict[tuple[str, str], int]) -> None:
     for name in names:
         for component in machines.ask(layout, name, "status")["components"]:
-            if component["restarts"] >= CRASHES_MAX and component["uptime_s"] < READY_DEADLINE_S:
+            if component["restarts"] - before.get((name, component["name"]), 0) >= CRASHES_MAX:
                 log = layout.logs(name) / f"{component['name']}.log"
                 raise Terminal(
                     f"{component['name']} on {name} keeps ending (status {component['exit_status']}); "

@@ -65,6 +65,8 @@ class Desired:
             self._records[uid] = record
             return
         changed = _lasting(record.pod) != _lasting(pod)
+        if _shown(record.pod) != _shown(pod):
+            record.volumes = None  # set up again, which rewrites only files whose content differs
         record.pod = pod
         record.wanted = True
         if changed and record.on_disk:
@@ -79,3 +81,8 @@ def _lasting(pod: Object) -> object:
     metadata = pod["metadata"]
     keys = ("labels", "annotations", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
     return pod.get("spec"), [metadata.get(key) for key in keys]
+
+
+def _shown(pod: Object) -> object:
+    """What of a pod its own downward API volumes may show, and may change while it runs."""
+    return pod["metadata"].get("labels"), pod["metadata"].get("annotations")

@@ -20,7 +20,7 @@ def message(pod: PodView, state: ContainerState) -> str:
         return text
     raw = _tail(state.log_path, LOG_BYTES_MAX * 2)
     lines = [line.split(" ", 3)[3] for line in raw.splitlines()[-LOG_LINES_MAX:] if line.count(" ") >= 3]
-    return "\n".join(lines)[-LOG_BYTES_MAX:]
+    return "".join(f"{line}\n" for line in lines)[-LOG_BYTES_MAX:]
 
 
 def _tail(path: Path, size: int) -> str:

@@ -14,6 +14,7 @@ from spherelet.runtime.users import User
 
 OCI_VERSION = "1.0.2"
 SHM_SIZE = "65536k"
+_CONTENT_KINDS = frozenset({"configMap", "secret", "downwardAPI", "projected"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,20 +202,22 @@ def _pod_mounts(pod: PodView, container: ContainerView, given: Inputs) -> list[d
     message_path = container.spec.get("terminationMessagePath") or "/dev/termination-log"
     if message_path not in wanted:
         result.append(_mount(message_path, str(given.directory / "termination-log"), "bind", ["rbind", "rprivate"]))
+    # What comes from the API is read-only whatever the mount says: a write would be lost with the next update.
+    content = {each["name"] for each in pod.spec.get("volumes") or () if not _CONTENT_KINDS.isdisjoint(each)}
     for index, each in enumerate(container.spec.get("volumeMounts") or ()):
-        result.append(_volume_mount(index, each, given))
+        result.append(_volume_mount(index, each, given, readonly=each.get("name") in content))
     # Parents before children, whatever order the user wrote; the sort is stable.
     return sorted(result, key=lambda mount: len(PurePosixPath(mount["destination"]).parts))
 
 
-def _volume_mount(index: int, wanted: Mapping[str, Any], given: Inputs) -> dict[str, Any]:
+def _volume_mount(index: int, wanted: Mapping[str, Any], given: Inputs, *, readonly: bool) -> dict[str, Any]:
     source = given.subpaths.get(index) or given.volumes.get(wanted["name"])
     if source is None:
         raise Terminal(f'volumeMount "{wanted["name"]}" names no volume of the pod')
     propagation = {"HostToContainer": "rslave", "Bidirectional": "rshared"}.get(
         wanted.get("mountPropagation") or "", "rprivate"
     )
-    access = "ro" if wanted.get("readOnly") else "rw"
+    access = "ro" if readonly or wanted.get("readOnly") else "rw"
     return _mount(wanted["mountPath"], str(source), "bind", ["rbind", propagation, access])
 
 
