@@ -1,8 +1,9 @@
 """What the agent measures of itself."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, Metric
 
 from common.metrics import LONG_S, SHORT_S, exposition, registry
 
@@ -27,9 +28,8 @@ class AgentMeter:
         self._connected = Gauge(f"{prefix}_broker_connected", "1 while connected to the broker.", registry=source)
         self._items = Gauge(f"{prefix}_items", "Items held, by scope kind.", ["scope"], registry=source)
         self._failures = Gauge(f"{prefix}_failed_items", "Items that are not in force.", registry=source)
-        self._dropped = Gauge(
-            f"{prefix}_dropped_packets", "Packets dropped since the table was made.", ["reason"], registry=source
-        )
+        self._dropped: Mapping[str, int] = {}
+        source.register(self)
 
     def committed(self, scope: str, latency_s: float) -> None:
         self._latency.labels(scope).observe(latency_s)
@@ -50,6 +50,12 @@ class AgentMeter:
         self._failures.set(failed)
         for scope, count in items.items():
             self._items.labels(scope).set(count)
-        for reason, count in dropped.items():
-            self._dropped.labels(reason).set(count)
+        self._dropped = dropped
         return exposition(self._registry)
+
+    def collect(self) -> Iterable[Metric]:
+        """The kernel's own counters; they begin anew with the table, as counters may."""
+        family = CounterMetricFamily("nsx_agent_dropped_packets", "Packets dropped, by reason.", labels=["reason"])
+        for reason, count in self._dropped.items():
+            family.add_metric([reason], count)
+        return [family]

@@ -24,6 +24,7 @@ from controller.reconcilers.replicaset import ReplicaSetReconciler
 from controller.reconcilers.root_ca import RootCaReconciler
 from controller.reconcilers.segment import SegmentReconciler
 from controller.reconcilers.service_account import ServiceAccountReconciler
+from controller.runtime.census import Census
 from controller.runtime.client import Client
 from controller.runtime.events import Recorder
 from controller.runtime.metrics import ControllerMetrics
@@ -106,6 +107,7 @@ async def run(ports: ControllerPorts) -> None:
     metrics = ControllerMetrics(ports.registry)
     view = View(ports.cache)
     disconnect = view.connect(ports.cache.resources())
+    ports.registry.register(Census(view))
     try:
         async with asyncio.TaskGroup() as group:
             recorder = Recorder(ports.client("event-recorder"), view, ports.clock, metrics)
