@@ -25,11 +25,14 @@ def cut_flows(kernel: Kernel, intent: Intent, done: Iterable[Change], namespaces
     verdicts: dict[str, Verdicts] = {}
     for namespace in sorted(namespaces):
         firewall = intent.firewall(namespace)
+        if firewall.complete and not firewall.policies:
+            continue  # nobody in it is isolated, so nothing is forbidden
         judge = Verdicts(firewall)
         verdicts |= dict.fromkeys(firewall.local, judge)
     if not removed and not fresh and not verdicts:
         return 0
-    running = kernel.flows()
+    backends = frozenset(backend for _, backend, _ in removed)
+    running = kernel.flows(backends | fresh | verdicts.keys())
     condemned = flows.orphaned(running, removed, fresh)
     condemned += flows.forbidden(running, verdicts, frozenset({intent.site.dns_address}))
     for flow in condemned:

@@ -15,6 +15,7 @@ CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
 CTA_IP_V4_SRC, CTA_IP_V4_DST = 1, 2
 CTA_PROTO_NUM, CTA_PROTO_SRC_PORT, CTA_PROTO_DST_PORT = 1, 2, 3
 PROTOCOL_NAMES: Final = {6: "tcp", 17: "udp", 132: "sctp"}
+SEARCHED_MAX: Final = 64
 _NFGEN = struct.Struct("=BBH")
 
 
@@ -32,10 +33,17 @@ class Flow:
     """The original tuple as the kernel gave it: the handle for deleting."""
 
 
-def listing(netlink: Netlink) -> list[Flow]:
-    """All IPv4 TCP, UDP and SCTP flows. Cost grows with their number: some 10 microseconds each."""
+def listing(netlink: Netlink, addresses: frozenset[str]) -> list[Flow]:
+    """IPv4 TCP, UDP and SCTP flows, at least all with one of ``addresses`` at an end.
+
+    Reading one takes some 25 microseconds, so those that have none of a few addresses are passed over unread.
+    """
     kind = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET
-    flows = (_flow(body) for body in netlink.dump(kind, _NFGEN.pack(socket.AF_INET, 0, 0), "list flows"))
+    bodies = netlink.dump(kind, _NFGEN.pack(socket.AF_INET, 0, 0), "list flows")
+    if len(addresses) <= SEARCHED_MAX:
+        wanted = [socket.inet_aton(address) for address in addresses]
+        bodies = [body for body in bodies if any(one in body for one in wanted)]
+    flows = (_flow(body) for body in bodies)
     return [flow for flow in flows if flow is not None]
 
 

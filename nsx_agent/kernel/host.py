@@ -89,8 +89,9 @@ class HostKernel:
         finally:
             netlink.close()
 
-    def flows(self) -> list[Flow]:
-        return conntrack.listing(self._conntrack)
+    def flows(self, addresses: frozenset[str]) -> list[Flow]:
+        """At least the flows that have one of ``addresses`` at an end."""
+        return conntrack.listing(self._conntrack, addresses)
 
     def drop_flow(self, flow: Flow) -> None:
         conntrack.delete(self._conntrack, flow)
