@@ -45,6 +45,7 @@ from spherelet.model import (
     RemoveContainer,
     RemovePod,
     Sandbox,
+    Sandboxes,
     SetupVolumes,
     StartContainer,
     StopContainer,
@@ -53,7 +54,6 @@ from spherelet.model import (
 )
 from spherelet.network import Network
 from spherelet.observed import Record
-from spherelet.runtime import cgroups, mounts, namespaces
 from spherelet.runtime.client import Runtime, RuntimeFailed
 
 POST_START_TIMEOUT_S = 300.0
@@ -70,6 +70,7 @@ class Ports:
     config: Config
     clock: Clock
     runtime: Runtime
+    sandboxes: Sandboxes
     images: Images
     network: Network
     volumes: Volumes
@@ -190,17 +191,10 @@ async def _prepare_sandbox(record: Record, ports: Ports) -> None:
         created_at = record.sandbox.created_at if record.sandbox is not None else ports.clock.now()
         record.save_sandbox(Sandbox(False, "", False, created_at))
         _make_etc(record, ports, "")
-        shm = record.directory / "shm"
-        shm.mkdir(mode=0o1777, exist_ok=True)
-        if not mounts.is_mount(shm):
-            options = "mode=1777,size=65536k"
-            mounts.mount("shm", shm, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC, options)
         kinds = assembly.wanted_namespaces(pod)
         context = pod.spec.get("securityContext") or {}
         sysctls = {each["name"]: str(each["value"]) for each in context.get("sysctls") or ()}
-        await namespaces.pin(record.namespaces_dir, kinds, files.hostname(pod, ports.config.host), sysctls)
-        path = cgroups.pod_path(ports.config.cgroup_parent, cgroups.qos(pod.spec), record.uid)
-        cgroups.make_pod(path, pod.spec)
+        await ports.sandboxes.make(pod, record.directory, kinds, files.hostname(pod, ports.config.host), sysctls)
         address = ports.config.address
         if not pod.host_network:
             address = await ports.network.prepare(record.uid, record.namespaces_dir / "net")
@@ -397,12 +391,7 @@ async def _release(record: Record, ports: Ports) -> None:
         if record.sandbox is not None and not pod.host_network:
             await ports.network.delete(record.uid, record.namespaces_dir / "net")
         await ports.volumes.teardown(record.directory)
-        namespaces.unpin(record.namespaces_dir)
-        for path in mounts.below(record.directory):
-            mounts.unmount(path)
-        for qos in ("Guaranteed", "Burstable", "BestEffort"):
-            if not cgroups.remove_pod(cgroups.pod_path(ports.config.cgroup_parent, qos, record.uid)):
-                raise Retryable("processes are left in the pod's cgroup")
+        ports.sandboxes.free(record.uid, record.directory)
     except (SphereError, OSError) as err:
         log.warning("sandbox not released", pod=pod.key, reason=str(err))
         record.sandbox_failure = _failed(record.sandbox_failure, "FailedKillPod", err, ports, "ReleaseSandbox")
@@ -414,8 +403,7 @@ async def _release(record: Record, ports: Ports) -> None:
 
 
 def _remove_pod(record: Record, ports: Ports) -> None:
-    for path in mounts.below(record.directory):
-        mounts.unmount(path)
+    ports.sandboxes.unmount(record.directory)
     shutil.rmtree(record.directory, ignore_errors=True)
     ports.runtime.forget_pod(record.uid)
     record.on_disk = False

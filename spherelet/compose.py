@@ -21,6 +21,7 @@ from spherelet.model import Environment, Probes, Volumes
 from spherelet.network import Network
 from spherelet.observed import Record
 from spherelet.runtime.client import Runtime
+from spherelet.runtime.sandbox import HostSandboxes
 
 OnResult = Callable[[str, str, str, bool, str], None]
 
@@ -40,7 +41,8 @@ async def pods(
     config.state_dir.chmod(0o700)
     plans, reports = Loop.queues(clock)
     runtime = Runtime(config.runtime, config.state_dir, clock, plans.add)
-    records = observed.read_back(pods_dir, runtime)
+    sandboxes = HostSandboxes(config.cgroup_parent)
+    records = observed.read_back(pods_dir, runtime, sandboxes)
     images = Images(config.containerd)
     events = Events(kube, config.host, clock)
 
@@ -61,6 +63,7 @@ async def pods(
                 config=config,
                 clock=clock,
                 runtime=runtime,
+                sandboxes=sandboxes,
                 images=images,
                 network=Network(config.nsx_socket),
                 volumes=volumes,

@@ -463,3 +463,25 @@ class Probes(Protocol):
     def stop(self, container_id: str) -> None:
         """Stop the probes of a container. Idempotent."""
         ...
+
+
+class Sandboxes(Protocol):
+    """What a pod has on the host before its containers (``spherelet/runtime/sandbox.py``)."""
+
+    async def make(
+        self, pod: PodView, directory: Path, kinds: tuple[str, ...], hostname: str, sysctls: Mapping[str, str]
+    ) -> None:
+        """Shared memory, pinned namespaces of ``kinds``, the pod's cgroup. Idempotent. Raises ``OSError``."""
+        ...
+
+    def has_network(self, directory: Path) -> bool:
+        """Whether the pod's network namespace is pinned; pins do not survive a restart of the host."""
+        ...
+
+    def free(self, uid: str, directory: Path) -> None:
+        """Undo ``make``. Idempotent; needs no pod object. Raises ``OSError``, ``Retryable``."""
+        ...
+
+    def unmount(self, directory: Path) -> None:
+        """Nothing stays mounted below the pod's directory."""
+        ...

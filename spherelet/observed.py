@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spherelet.model import Failure, Image, Object, Observed, PodView, Sandbox
-from spherelet.runtime import namespaces
+from spherelet.model import Failure, Image, Object, Observed, PodView, Sandbox, Sandboxes
 from spherelet.runtime.client import Runtime
 from spherelet.runtime.state import read_json, write_json
 
@@ -107,7 +106,7 @@ def snapshot(record: Record, runtime: Runtime) -> Observed:
     )
 
 
-def read_back(pods_dir: Path, runtime: Runtime) -> dict[str, Record]:
+def read_back(pods_dir: Path, runtime: Runtime, sandboxes: Sandboxes) -> dict[str, Record]:
     """Records of every pod that has a directory, with their containers adopted. Pods are not yet known to be wanted.
 
     A directory without a readable ``pod.json`` is half-made or damaged: it gets a nameless record, so that whatever it
@@ -124,17 +123,17 @@ def read_back(pods_dir: Path, runtime: Runtime) -> dict[str, Record]:
         if pod is None or (pod.get("metadata") or {}).get("uid") != uid:
             pod = {"metadata": {"uid": uid, "name": "unknown", "namespace": ""}, "spec": {}}
         record = Record(uid=uid, directory=directory, pod=pod, on_disk=True)
-        record.sandbox = _sandbox(record)
+        record.sandbox = _sandbox(record, sandboxes)
         runtime.adopt(uid, record.containers_dir)
         found[uid] = record
     return found
 
 
-def _sandbox(record: Record) -> Sandbox | None:
+def _sandbox(record: Record, sandboxes: Sandboxes) -> Sandbox | None:
     saved = read_json(record.directory / "sandbox.json")
     if saved is None:
         return None
     # The host may have been restarted: pins do not survive that, but the network agent still has to be told.
-    pinned = record.view.host_network or "net" in namespaces.pinned(record.namespaces_dir)
+    pinned = record.view.host_network or sandboxes.has_network(record.directory)
     ready = bool(saved.get("ready")) and pinned
     return Sandbox(ready, str(saved.get("address") or ""), ready and bool(saved.get("cleared")), saved["createdAt"])
