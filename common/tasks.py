@@ -37,7 +37,7 @@ class Wake:
 
 def backoff_s(failures: int, *, base_s: float = 0.05, cap_s: float = 30.0) -> float:
     """Exponential delay after ``failures`` consecutive failures (1 -> base). Jitter is the caller's."""
-    return min(cap_s, base_s * 2.0 ** max(0, failures - 1))
+    return min(cap_s, base_s * 2.0 ** min(64, max(0, failures - 1)))  # beyond it a float overflows
 
 
 class KeyQueue(Generic[K]):
