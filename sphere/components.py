@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from common import broker, containerd_conf
+from common import broker, containerd_conf, prometheus_conf
 from common.settings import TlsFiles
 from common.unbound import unbound_conf
 from sphere import topology
@@ -239,34 +239,19 @@ def _spherelet(machine: Machine, layout: Layout) -> Component:
 def _prometheus(layout: Layout, host_count: int) -> Component:
     state = layout.state("control") / "prometheus"
     config = state / "prometheus.yml"
-    identity = {"ca_file": "ca.crt", "cert_file": "prometheus.crt", "key_file": "prometheus.key"}
-    files = {key: str(layout.pki / name) for key, name in identity.items()}
-    hosts = topology.hosts(host_count)
-    jobs = {
-        "sphere-controller": [(topology.CONTROL, topology.control().address, topology.API_PORT)],
-        "spherelet": [(host.name, host.address, topology.SPHERELET_PORT) for host in hosts],
-        "nsx-agent": [(host.name, host.address, topology.AGENT_PORT) for host in hosts],
-    }
-    scrapes = [
-        {
-            "job_name": job,
-            "scheme": "https",
-            "tls_config": files,
-            "static_configs": [
-                {"targets": [f"{address}:{port}"], "labels": {"host": name}} for name, address, port in targets
-            ],
-        }
-        for job, targets in jobs.items()
-    ]
-    # JSON is YAML.
-    text = json.dumps(
-        {"global": {"scrape_interval": "5s", "scrape_timeout": "4s"}, "scrape_configs": scrapes}, indent=2
+    pki = layout.pki
+    text = prometheus_conf.render(
+        controllers={topology.CONTROL: str(topology.control().address)},
+        hosts={host.name: str(host.address) for host in topology.hosts(host_count)},
+        tls=TlsFiles(ca=pki / "ca.crt", cert=pki / "prometheus.crt", key=pki / "prometheus.key"),
+        rules=[PROJECT / "ansible" / "roles" / "monitoring" / "files" / "sphere.rules.yml"],
+        etcd={topology.CONTROL: topology.ETCD_METRICS},
     )
     argv = (
         "prometheus",
         f"--config.file={config}",
         f"--storage.tsdb.path={state / 'data'}",
         "--storage.tsdb.retention.time=2d",
-        f"--web.listen-address={topology.control().address}:9090",
+        f"--web.listen-address={topology.control().address}:{topology.PROMETHEUS_PORT}",
     )
     return Component("prometheus", argv, files={config: text}, directories=(state,))

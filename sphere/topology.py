@@ -19,6 +19,7 @@ BROKER_PORT = 8883
 SPHERELET_PORT = 10250
 AGENT_PORT = 10251
 ETCD_PORT = 2379
+PROMETHEUS_PORT = 9090
 ETCD_METRICS = "127.0.0.1:2381"
 CONTROLLER_NAME = "sphere-controller"
 """DNS name in the controller's certificate. etcd admits only clients that have it: a host's certificate, signed by the

@@ -128,6 +128,51 @@ def unbound(
     _write([File(into / "unbound.conf", text)])
 
 
+@render.command("prometheus")
+@click.option("--control", "controllers", metavar="NAME=ADDR", multiple=True, required=True, help="May be repeated.")
+@click.option("--host", "hosts", metavar="NAME=ADDR", multiple=True, help="A host. May be repeated.")
+@click.option("--etcd", metavar="NAME=ADDR:PORT", multiple=True, help="etcd's plain HTTP metrics. May be repeated.")
+@click.option("--pki", type=FOLDER, required=True, help="Folder with ca.crt, prometheus.crt and prometheus.key.")
+@click.option("--rules", type=click.Path(path_type=Path), multiple=True, help="File of alerts. May be repeated.")
+@into_option
+def prometheus(
+    controllers: tuple[str, ...],
+    hosts: tuple[str, ...],
+    etcd: tuple[str, ...],
+    pki: Path,
+    rules: tuple[Path, ...],
+    into: Path,
+) -> None:
+    """Write prometheus.yml.
+
+    \b
+    Examples:
+      sphere render prometheus --control control=192.0.2.2 --host host-1=192.0.2.11 \\
+        --etcd control=127.0.0.1:2381 --pki /etc/prometheus/pki --into /etc/prometheus
+    """
+    from common import prometheus_conf
+    from common.settings import TlsFiles
+
+    text = prometheus_conf.render(
+        controllers=_pairs("--control", controllers),
+        hosts=_pairs("--host", hosts),
+        tls=TlsFiles(ca=pki / "ca.crt", cert=pki / "prometheus.crt", key=pki / "prometheus.key"),
+        rules=rules,
+        etcd=_pairs("--etcd", etcd),
+    )
+    _write([File(into / "prometheus.yml", text)])
+
+
+def _pairs(option: str, values: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for value in values:
+        name, separator, address = value.partition("=")
+        if not (name and separator and address) or name in found:
+            raise Terminal(f"{option} {value}: give NAME=ADDRESS, each name once")
+        found[name] = address
+    return found
+
+
 def _write(files: list[File]) -> None:
     changed = [_converge(file) for file in files]
     click.echo("changed" if any(changed) else "unchanged")

@@ -2,6 +2,7 @@
 
 Standard library only. Usage: ``python3 sphere/install/wheelhouse.py [FOLDER]`` (default ``build/wheelhouse``).
 ``MANIFEST`` in the folder has a line ``SHA256  NAME`` a wheel: two folders with the same manifest install the same.
+``wheels.tar`` holds all of them and the manifest, to be carried as one file.
 Dependencies are fetched anew only when pyproject.toml or the Python has changed.
 """
 
@@ -10,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -37,7 +39,23 @@ def main() -> None:
         f"{hashlib.sha256(wheel.read_bytes()).hexdigest()}  {wheel.name}" for wheel in sorted(folder.glob("*.whl"))
     ]
     (folder / "MANIFEST").write_text("\n".join(lines) + "\n")
+    _archive(folder)
     print(f"{len(lines)} wheels in {folder}")
+
+
+def _archive(folder: Path) -> None:
+    """Same content, same bytes: neither times nor owners of this machine."""
+
+    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.mtime, member.uid, member.gid, member.uname, member.gname = int(EPOCH), 0, 0, "root", "root"
+        member.mode = 0o644
+        return member
+
+    draft = folder / "wheels.tar.new"
+    with tarfile.open(draft, "w", format=tarfile.PAX_FORMAT) as archive:
+        for path in [folder / "MANIFEST", *sorted(folder.glob("*.whl"))]:
+            archive.add(path, path.name, filter=plain)
+    draft.replace(folder / "wheels.tar")
 
 
 def _copy(source: Path, target: Path) -> None:

