@@ -91,6 +91,12 @@ class Loop:
         self.wake = Wake()
         self._drifted = False
         self._suspicious = False
+        self._uncertain = False
+        """A transaction ended in nobody knows what: the table may hold it, or not."""
+        self._touched: set[Key] = set()
+        self._judged: set[str] = set()
+        self._departed: dict[str, PortItem] = {}
+        """Keys, namespaces and ports whose change no pass has brought to its end yet."""
         self._state = state
         self._kernel = kernel
         self._resolver = resolver
@@ -213,8 +219,14 @@ class Loop:
                 self.intent.change(path, commit.scopes[path].changes)
             for path in commit.forgotten:
                 self.intent.forget(path)
-        touched, namespaces = self.intent.render()
-        touched |= self.memory.failed.keys()
+        now = self.intent.ports()
+        self._departed.update({uid: port for uid, port in before.items() if uid not in now})
+        rendered, namespaces = self.intent.render()
+        self._touched |= rendered
+        self._judged |= namespaces
+        touched = self._touched | self.memory.failed.keys()
+        if self._uncertain:
+            await self._recover()
         if self._drifted:
             await self._heal("heard a change that is not ours")
         if audit or self._suspicious:
@@ -227,10 +239,11 @@ class Loop:
             touched = set(entries)
         if self.memory.committed is not None:
             changes = plan(entries, self.memory.committed, touched)
-            await self._commit(changes, namespaces)
+            await self._commit(changes, frozenset(self._judged))
         self._resolver.want(self._records({key: entries.get(key) for key in touched}))
-        if commit is not None:
-            self._drop_ports(before)
+        self._drop_ports()
+        self._touched.clear()
+        self._judged.clear()
         await self._resolver.sync()
         self._acknowledge()
         await self._compact()
@@ -271,9 +284,11 @@ class Loop:
             self.memory.failed.clear()
             return
         began = self._clock.monotonic()
+        self._uncertain = True
         outcome: Applied = await writer.apply(
             self._kernel, kernel_changes, self._stamp(), self.intent.composite.owner_of, self._spec_of
         )
+        self._uncertain = False
         self._meter.transaction(self._clock.monotonic() - began, len(kernel_changes))
         if any(writer.is_nft(change) for change in kernel_changes):
             partial = any(not isinstance(key, RouteKey) for key in outcome.failed)
@@ -357,6 +372,14 @@ class Loop:
         committed.update((key, value) for key, value in entries.items() if not isinstance(key, RouteKey | RecordKey))
         self.memory.committed = committed
 
+    async def _recover(self) -> None:
+        """After a transaction of unknown outcome: what we believe of the table is void, so it is made anew."""
+        if self.memory.committed is not None:
+            await self._replace_table(gap_allowed=False)
+            self.memory.failed.clear()
+            cut_flows(self._kernel, self.intent, (), frozenset(self.desired.namespaces))
+        self._uncertain = False
+
     async def _audit(self) -> None:
         """Compare cheaply what the kernel says with what it should; repair."""
         if self.memory.committed is None:
@@ -391,8 +414,8 @@ class Loop:
 
     async def _heal(self, reason: str) -> None:
         """Put all of our table back, at most once per ``HEAL_S_MIN``."""
-        self._drifted = False
         if self.memory.committed is None:
+            self._drifted = False
             return
         wait_s = self.memory.healed_at + HEAL_S_MIN - self._clock.monotonic()
         if wait_s > 0:
@@ -400,7 +423,12 @@ class Loop:
         self.memory.healed_at = self._clock.monotonic()
         log.warning("table was changed by somebody else; replacing it", reason=reason)
         self._meter.healed()
-        await self._replace_table(gap_allowed=False)
+        self._drifted = False
+        try:
+            await self._replace_table(gap_allowed=False)
+        except Retryable:
+            self._drifted = True
+            raise
 
     async def _drop_strangers(self, present: set[tuple[int, str]]) -> None:
         """Routes and links of ours that nothing wants any more. Only with a complete intent."""
@@ -435,9 +463,10 @@ class Loop:
             if ownership.link_name(port.pod_uid) in links and self.port_in_force(port):
                 self.connect_port(port)
 
-    def _drop_ports(self, before: Mapping[str, PortItem]) -> None:
-        for uid in before.keys() - self.intent.ports().keys():
-            self._kernel.drop_route(254, overlay.pod_route(before[uid], self.intent.site).cidr)
+    def _drop_ports(self) -> None:
+        for uid in sorted(self._departed):
+            self._kernel.drop_route(254, overlay.pod_route(self._departed[uid], self.intent.site).cidr)
+        self._departed.clear()
 
     async def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Wait for passes to make ``condition`` true. False if ``timeout_s`` passed first."""
