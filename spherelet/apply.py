@@ -58,6 +58,7 @@ from spherelet.runtime.client import Runtime, RuntimeFailed
 
 POST_START_TIMEOUT_S = 300.0
 GRACE_CHECK_S = 1.0
+DRAIN_RETRY_S = 0.5
 START_ERROR_STATUS = 128
 
 log = logger("apply")
@@ -378,11 +379,20 @@ async def _drain(record: Record, ports: Ports) -> None:
     pod = record.view
     serves = record.sandbox is not None and not pod.host_network and pod.grace_s > 0
     if serves:
-        try:
-            await ports.network.drained(record.uid, min(drain_timeout_s, pod.grace_s))
-        except SphereError as err:
-            log.info("not drained", pod=pod.key, reason=str(err))
+        await _wait_drained(record, ports, min(drain_timeout_s, pod.grace_s))
     record.drained = True
+
+
+async def _wait_drained(record: Record, ports: Ports, timeout_s: float) -> None:
+    """Until load balancers have forgotten the pod, or the time is over; an agent that restarts is asked again."""
+    ends = ports.clock.monotonic() + timeout_s
+    while (left_s := ends - ports.clock.monotonic()) > 0:
+        try:
+            await ports.network.drained(record.uid, left_s)
+            return
+        except SphereError as err:
+            log.info("not drained", pod=record.view.key, reason=str(err))
+            await ports.clock.sleep(min(DRAIN_RETRY_S, left_s))
 
 
 async def _release(record: Record, ports: Ports) -> None:
