@@ -174,6 +174,7 @@ class FakeSession:
     def __init__(self, broker: FakeBroker, user: str, identifier: str, clock: Clock, will: Outgoing | None) -> None:
         self.user, self.identifier, self.will = user, identifier, will
         self.filters: dict[str, None] = {}
+        self.partitioned = False
         self._broker = broker
         self._clock = clock
         self._inbox: asyncio.Queue[Received] | None = None
@@ -200,7 +201,7 @@ class FakeSession:
         on_lost: Callable[[], None] = lambda: None,
     ) -> None:
         while True:
-            if self._broker.up:
+            if self._broker.up and not self.partitioned:
                 await self._once(on_connect, on_message)
                 on_lost()
             await self._clock.sleep(RECONNECT_S)
