@@ -77,8 +77,6 @@ def _remove_surplus(layout: Layout, wanted: Wanted, before: Wanted | None) -> No
     for host in topology.hosts(before.hosts)[wanted.hosts :]:
         machines.stop(layout, host)
         shutil.rmtree(layout.state(host.name), ignore_errors=True)
-    if before.monitoring != wanted.monitoring:
-        machines.stop(layout, topology.control())
 
 
 def _start_missing(layout: Layout, wanted: Wanted, report: Report) -> None:
@@ -88,6 +86,7 @@ def _start_missing(layout: Layout, wanted: Wanted, report: Report) -> None:
     def start(machine: Machine) -> None:
         if machines.pid_of(layout, machine.name) is not None and underlay.is_connected(machine):
             start_stopped_components(layout, machine.name)
+            machines.converge(layout, machine, _components(layout, machine, wanted))
             return
         start_machine(layout, machine, wanted)
         report(f"{machine.name}: started")
@@ -97,8 +96,11 @@ def _start_missing(layout: Layout, wanted: Wanted, report: Report) -> None:
 
 def start_machine(layout: Layout, machine: Machine, wanted: Wanted) -> None:
     """Power ``machine`` on."""
-    what = components.of(machine, layout, monitoring=wanted.monitoring, host_count=wanted.hosts)
-    machines.start(layout, machine, what)
+    machines.start(layout, machine, _components(layout, machine, wanted))
+
+
+def _components(layout: Layout, machine: Machine, wanted: Wanted) -> tuple[components.Component, ...]:
+    return components.of(machine, layout, monitoring=wanted.monitoring, host_count=wanted.hosts)
 
 
 def start_stopped_components(layout: Layout, name: str) -> None:

@@ -36,6 +36,8 @@ class Component:
     env: Mapping[str, str] = field(default_factory=dict)
     listens: bool = False
     """Takes the cluster's API socket in the box's own network namespace (LISTEN_FDS)."""
+    renewable: bool = False
+    """`up` restarts it on a running machine when its files would change."""
 
 
 def of(machine: Machine, layout: Layout, *, monitoring: bool, host_count: int) -> tuple[Component, ...]:
@@ -254,4 +256,4 @@ def _prometheus(layout: Layout, host_count: int) -> Component:
         "--storage.tsdb.retention.time=2d",
         f"--web.listen-address={topology.control().address}:{topology.PROMETHEUS_PORT}",
     )
-    return Component("prometheus", argv, files={config: text}, directories=(state,))
+    return Component("prometheus", argv, files={config: text}, directories=(state,), renewable=True)

@@ -95,11 +95,33 @@ def _spec(layout: Layout, machine: Machine, components: Sequence[Component]) -> 
         "binds": binds,
         "log_dir": str(layout.logs(machine.name)),
         "control_socket": str(runtime / "control.sock"),
-        "components": [
-            {"name": one.name, "argv": one.argv, "env": dict(one.env), "cwd": "/", "listen": one.listens}
-            for one in components
-        ],
+        "components": [_component_spec(one) for one in components],
     }
+
+
+def _component_spec(one: Component) -> dict[str, Any]:
+    return {"name": one.name, "argv": one.argv, "env": dict(one.env), "cwd": "/", "listen": one.listens}
+
+
+def converge(layout: Layout, machine: Machine, components: Sequence[Component]) -> None:
+    """Let a running ``machine`` have ``components``: add, remove and restart what differs, and nothing else.
+
+    A component that has to listen on the box's socket cannot be added: the socket is made with the machine.
+    """
+    present = {one["name"] for one in ask(layout, machine.name, "status")["components"]}
+    for surplus in sorted(present - {one.name for one in components}):
+        ask(layout, machine.name, "remove", surplus)
+    for component in components:
+        if component.name not in present:
+            write_files(component)
+            ask(layout, machine.name, "add", spec=_component_spec(component))
+        elif component.renewable and any(not _holds(path, text) for path, text in component.files.items()):
+            write_files(component)
+            ask(layout, machine.name, "kill", component.name)
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text() == text
 
 
 def stop(layout: Layout, machine: Machine) -> None:
@@ -143,7 +165,9 @@ def _wait_gone(layout: Layout, name: str, timeout_s: float) -> bool:
     return True
 
 
-def ask(layout: Layout, name: str, op: str, component: str = "") -> dict[str, Any]:
+def ask(
+    layout: Layout, name: str, op: str, component: str = "", *, spec: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """One request to the machine's supervisor. Raises ``Terminal`` when it does not run or refuses."""
     if pid_of(layout, name) is None:
         raise Terminal(f"machine {name} does not run; start it with `sphere host start {name}` or `sphere up`")
@@ -153,7 +177,7 @@ def ask(layout: Layout, name: str, op: str, component: str = "") -> dict[str, An
             connection.settimeout(CONTROL_TIMEOUT_S)
             # Through the descriptor: the path of a socket is limited to 108 bytes.
             connection.connect(f"/proc/self/fd/{directory}/control.sock")
-            connection.sendall(json.dumps({"op": op, "component": component}).encode())
+            connection.sendall(json.dumps({"op": op, "component": component, "spec": spec}).encode())
             reply: dict[str, Any] = json.loads(_read_all(connection))
     except (OSError, ValueError) as err:
         raise Terminal(f"the supervisor of {name} does not answer: {err}; see {layout.logs(name)}") from err

@@ -1,6 +1,8 @@
 """`sphere host ...`."""
 
 import os
+import socket
+import sys
 
 import click
 from click.shell_completion import CompletionItem
@@ -9,7 +11,7 @@ from common.errors import Terminal
 from sphere import cluster, machines, preflight, topology
 from sphere import status as inquiry
 from sphere.cli.output import output_option, show
-from sphere.layout import Layout
+from sphere.layout import PROJECT, Layout
 from sphere.topology import Machine
 
 component_option = click.option(
@@ -76,6 +78,38 @@ def exec_(host: str, command: tuple[str, ...]) -> None:
     layout = Layout.default()
     _find(layout, host)
     argv = machines.enter_argv(layout, host, command)
+    os.execvp(argv[0], argv)
+
+
+@host.command("forward")
+@click.argument("host", type=HostName())
+@click.argument("port", metavar="[ADDRESS:]PORT")
+@click.option("--local", type=int, help="Port of 127.0.0.1 here; the same as there if not given.")
+def forward(host: str, port: str, local: int | None) -> None:
+    """Make PORT of HOST reachable at 127.0.0.1 here, until interrupted.
+
+    ADDRESS is HOST's own in the underlay if not given.
+
+    \b
+    Examples:
+      sphere host forward control 9090
+      sphere host forward control 127.0.0.1:2381 --local 12381
+    """
+    preflight.require_root()
+    layout = Layout.default()
+    machine = _find(layout, host)
+    address, _, number = port.rpartition(":")
+    if not number.isdigit() or not 0 < int(number) < 65536:
+        raise Terminal(f"{port}: give PORT or ADDRESS:PORT with a port from 1 to 65535")
+    try:
+        listener = socket.create_server(("127.0.0.1", local or int(number)))
+    except OSError as err:
+        raise Terminal(f"cannot listen on 127.0.0.1:{local or number}: {err.strerror}; choose another --local") from err
+    listener.set_inheritable(True)
+    command = (f"PYTHONPATH={PROJECT}", sys.executable, "-m", "sphere.relay")
+    target = (str(listener.fileno()), address or str(machine.address), number)
+    argv = machines.enter_argv(layout, host, ["env", *command, *target])
+    click.echo(f"127.0.0.1:{local or number} is port {number} of {host}; Ctrl-C ends it", err=True)
     os.execvp(argv[0], argv)
 
 

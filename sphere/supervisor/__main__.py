@@ -2,7 +2,8 @@
 
 SPEC is a JSON file: ``{"log_dir", "components": [{"name", "argv", "env", "cwd", "listen"}]}``. Components start in
 that order and stop in reverse. CONTROL_FD is a listening unix socket that takes one JSON object a connection:
-``{"op": "status"}`` or ``{"op": "start"|"stop"|"kill", "component": NAME}``.
+``{"op": "status"}``, ``{"op": "start"|"stop"|"kill"|"remove", "component": NAME}`` or
+``{"op": "add", "spec": COMPONENT}``.
 """
 
 import json
@@ -18,7 +19,7 @@ from sphere.supervisor.component import Component
 
 STOP_GRACE_S = 8.0
 LOG_CHECK_S = 15.0
-REQUEST_BYTES_MAX = 4096
+REQUEST_BYTES_MAX = 16384
 
 
 class Supervisor:
@@ -26,7 +27,10 @@ class Supervisor:
 
     def __init__(self, spec: dict, control: socket.socket, sockets: list[int]) -> None:  # type: ignore[type-arg]
         self.sockets = sockets
-        self.components = [Component(one, spec["log_dir"]) for one in spec["components"]]
+        self.log_dir: str = spec["log_dir"]
+        self.components = [Component(one, self.log_dir) for one in spec["components"]]
+        self.leaving: list[Component] = []
+        """Removed, and still to end."""
         self.stopping = False
         self.stop_deadline = 0.0
         self.control = control
@@ -104,6 +108,7 @@ class Supervisor:
                 return
             if pid == 0:
                 return
+            self.leaving = [one for one in self.leaving if one.pid != pid]
             for component in self.components:
                 if component.pid == pid:
                     component.exited(os.waitstatus_to_exitcode(status), now)
@@ -127,6 +132,8 @@ class Supervisor:
         op = request["op"]
         if op == "status":
             return {"ok": True, "components": [one.status(now) for one in self.components]}
+        if op == "add":
+            return self._add(request["spec"])
         found = [one for one in self.components if one.name == request["component"]]
         if not found:
             known = ", ".join(one.name for one in self.components)
@@ -139,9 +146,21 @@ class Supervisor:
             component.signal(signal.SIGTERM)
         elif op == "kill":
             component.signal(signal.SIGKILL)
+        elif op == "remove":
+            component.signal(signal.SIGTERM)
+            self.components.remove(component)
+            if component.pid:
+                self.leaving.append(component)
         else:
             return {"ok": False, "message": f"unknown op {op!r}"}
         return {"ok": True, "component": component.status(now)}
+
+    def _add(self, spec: dict) -> dict:  # type: ignore[type-arg]
+        component = Component(spec, self.log_dir)
+        if any(one.name == component.name for one in (*self.components, *self.leaving)):
+            return {"ok": False, "message": f"there is a component {component.name!r} already"}
+        self.components.append(component)
+        return {"ok": True}
 
 
 def main() -> None:

@@ -38,11 +38,11 @@ class Running:
         self.process = subprocess.Popen([*command, *map(str, fds)], cwd=PROJECT, pass_fds=fds)
         control.close()
 
-    def ask(self, op: str, component: str = "") -> dict[str, Any]:
+    def ask(self, op: str, component: str = "", **more: Any) -> dict[str, Any]:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(5)
             connection.connect(self.address)
-            connection.sendall(json.dumps({"op": op, "component": component}).encode())
+            connection.sendall(json.dumps({"op": op, "component": component, **more}).encode())
             reply: dict[str, Any] = json.loads(connection.recv(65536))
             return reply
 
@@ -111,6 +111,19 @@ def test_stopped_stays_stopped_until_started(supervise: Callable[..., Running]) 
     assert running.state("b")["pid"]
     assert running.ask("start", "a")["ok"]
     _until(lambda: running.state("a")["pid"])
+
+
+def test_components_come_and_go_while_others_run(supervise: Callable[..., Running]) -> None:
+    running = supervise(_shell("a", "exec sleep 1000"))
+    first = _until(lambda: running.state("a")["pid"])
+    assert running.ask("add", spec=_shell("b", "exec sleep 1000"))["ok"]
+    assert not running.ask("add", spec=_shell("b", "exec sleep 1000"))["ok"]
+    second = _until(lambda: running.state("b")["pid"])
+    assert running.ask("remove", "b")["ok"]
+    _until(lambda: not Path(f"/proc/{second}").exists())
+    assert [one["name"] for one in running.ask("status")["components"]] == ["a"]
+    assert running.state("a")["pid"] == first
+    assert running.ask("add", spec=_shell("b", "exec sleep 1000"))["ok"]
 
 
 def test_what_cannot_be_executed_says_so(supervise: Callable[..., Running]) -> None:
