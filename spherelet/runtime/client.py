@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from common.logs import logger
 from spherelet.config import Runtime as Settings
 from spherelet.model import ContainerState, Image
 from spherelet.runtime import cgroups, mounts, process, state
+from spherelet.runtime.spec import STDIN_ONCE
 
 CREATE_TIMEOUT_S = 120.0
 COMMAND_TIMEOUT_S = 60.0
@@ -101,7 +102,11 @@ class Runtime:
             if not mounts.is_mount(directory / "rootfs"):
                 mounts.overlay(image.layers, directory / "upper", directory / "work", directory / "rootfs")
             (directory / "config.json").write_bytes(orjson.dumps(spec))
-            pid = await self._start_monitor(wanted, terminal=bool(spec["process"]["terminal"]), stdin=stdin)
+            flags = ["--terminal"] if spec["process"]["terminal"] else []
+            flags += ["--stdin"] if stdin else []
+            once = (spec.get("annotations") or {}).get(STDIN_ONCE) == "true"
+            flags += ["--leave-stdin-open"] if stdin and not once else []
+            pid = await self._start_monitor(wanted, flags)
         except OSError as err:
             raise RuntimeFailed("CreateContainerError", f"cannot prepare the root file system: {err}") from err
         monitor = state.read_pid(directory / "conmon.pid")
@@ -218,11 +223,11 @@ class Runtime:
         asked = await process.run([*self.command(current.handler), "state", current.id], self._env, COMMAND_TIMEOUT_S)
         return asked.code == 0 and b'"running"' in asked.output.replace(b" ", b"")
 
-    async def _start_monitor(self, wanted: ContainerState, *, terminal: bool, stdin: bool) -> int:
+    async def _start_monitor(self, wanted: ContainerState, flags: Sequence[str]) -> int:
         reader, writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(reader, False)
         try:
-            argv = self._monitor_argv(wanted, terminal=terminal, stdin=stdin)
+            argv = [*self._monitor_argv(wanted), *flags]
             actions = [
                 (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
@@ -262,15 +267,13 @@ class Runtime:
             raise RuntimeFailed("CreateContainerError", _plain(str(message).encode()))
         return pid
 
-    def _monitor_argv(self, wanted: ContainerState, *, terminal: bool, stdin: bool) -> list[str]:
+    def _monitor_argv(self, wanted: ContainerState) -> list[str]:
         binary, root = self.command(wanted.handler)
         directory = wanted.directory
         argv = [str(self._settings.conmon), "--cid", wanted.id, "--cuuid", wanted.id, "--name", wanted.name]
         argv += ["--bundle", str(directory), "--persist-dir", str(directory), "--full-attach", "--no-sync-log"]
         argv += ["--container-pidfile", str(directory / "pid"), "--conmon-pidfile", str(directory / "conmon.pid")]
         argv += ["--log-path", f"k8s-file:{directory / 'log'}", "--runtime", binary, "--runtime-arg", root]
-        argv += ["--terminal"] if terminal else []
-        argv += ["--stdin"] if stdin else []
         return argv
 
     def _watch(self, pod_uid: str, name: str, attempt: int) -> None:

@@ -14,6 +14,8 @@ from spherelet.runtime.users import User
 
 OCI_VERSION = "1.0.2"
 SHM_SIZE = "65536k"
+STDIN_ONCE = "io.kubernetes.container.stdinOnce"
+"""Annotation: whether the first attached client takes the container's standard input with it when it leaves."""
 _CONTENT_KINDS = frozenset({"configMap", "secret", "downwardAPI", "projected"})
 
 
@@ -68,6 +70,7 @@ def build(pod: PodView, container: ContainerView, given: Inputs) -> dict[str, An
             "io.kubernetes.pod.name": pod.name,
             "io.kubernetes.pod.namespace": pod.namespace,
             "io.kubernetes.container.name": container.name,
+            STDIN_ONCE: "true" if container.spec.get("stdinOnce") else "false",
         },
     }
 
