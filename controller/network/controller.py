@@ -41,8 +41,9 @@ from controller.runtime.view import Reader
 from controller.store.cache import Change
 from controller.store.entry import Entry
 
-COALESCE_S: Final = 0.002
-"""Changes that arrive within this time share a pass."""
+COALESCE_S_MAX: Final = 0.01
+"""Changes share a pass if they arrive within the time that the last one took, but at most this: passes take half of
+the time when there is always something to do, and wait for nothing when there is not."""
 BARRIER_ROUNDS_MAX: Final = 4
 _REPORT: Final = f"{ROOT}/report/"
 
@@ -190,21 +191,22 @@ class NetworkController:
                 self.planner.set_port_state(uid, cleared=cleared, drained=drained)
         self._metrics.connected.set(1)
         self._metrics.resyncs.inc()
-        await self._pass(retained)
+        pass_s = await self._pass(retained)
         self._adopted = True
         while True:
             now = self._ports.clock.monotonic()
             deadline = self._presences.next_deadline(now)
-            await self._wake.wait(None if deadline is None else deadline - now + COALESCE_S)
-            await self._ports.clock.sleep(COALESCE_S)
-            await self._pass(None)
+            await self._wake.wait(None if deadline is None else deadline - now + COALESCE_S_MAX)
+            await self._ports.clock.sleep(min(pass_s, COALESCE_S_MAX))
+            pass_s = await self._pass(None)
 
-    async def _pass(self, retained: Retained | None) -> None:
+    async def _pass(self, retained: Retained | None) -> float:
+        """Plan, publish, judge. Returns how long planning took, in seconds."""
         started = self._ports.clock.monotonic()
         for host in self.planner.nodes:
             self.planner.set_online(host, self._presences.online(host, started))
         changes = self._plan(retained)
-        self._observe(started)
+        planned_s = self._observe(started)
         want: Access = {host: self.planner.span.namespaces(host) for host in self.planner.nodes}
         await self._access.grant(want)
         if changes:
@@ -212,6 +214,7 @@ class NetworkController:
             sent = await self._publisher.send(changes, manifests)
             self._metrics.published.inc(sent)
         await self._access.settle(want)
+        return planned_s
 
     def _plan(self, retained: Retained | None) -> Changes:
         """Everything that has to be published, with ``_manifests`` current."""
@@ -257,11 +260,13 @@ class NetworkController:
         entries = [self._ports.reader.get(ADDRESS_BLOCKS, "", name) for name in self.planner.block_names(host, segment)]
         return max((entry.revision for entry in entries if entry is not None), default=0)
 
-    def _observe(self, started: float) -> None:
-        self._metrics.pass_s.observe(self._ports.clock.monotonic() - started)
+    def _observe(self, started: float) -> float:
+        planned_s = self._ports.clock.monotonic() - started
+        self._metrics.pass_s.observe(planned_s)
         starting, stopping = self._barrier.waiting()
         self._metrics.starting.set(starting)
         self._metrics.stopping.set(stopping)
+        return planned_s
 
     def _count_items(self, kind: str) -> int:
         scopes = self.planner.desired.scopes.items()

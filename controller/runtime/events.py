@@ -17,6 +17,8 @@ from controller.runtime.resources import EVENTS
 from controller.runtime.view import View
 from controller.runtime.writes import EmitEvent
 
+DELAY_S = 0.5
+"""Nobody waits for an event, but what it tells of is still going on and needs etcd and this process."""
 QUEUE_MAX = 4096
 REPEAT_INTERVAL_S = 5.0
 """The same event is written at most this often; what came in between is lost, not queued."""
@@ -33,7 +35,7 @@ class Recorder:
         self._client = client
         self._view = view
         self._clock = clock
-        self._queue: asyncio.Queue[tuple[EmitEvent, str]] = asyncio.Queue(QUEUE_MAX)
+        self._queue: asyncio.Queue[tuple[EmitEvent, str, float]] = asyncio.Queue(QUEUE_MAX)
         self._last: dict[str, float] = {}
         self._names: dict[str, str] = {}
 
@@ -49,22 +51,23 @@ class Recorder:
             self._names.pop(oldest, None)
         self._last[identity] = now
         try:
-            self._queue.put_nowait((event, source))
+            self._queue.put_nowait((event, source, self._clock.now()))
         except asyncio.QueueFull:
             self._metrics.events_dropped.inc()
 
     async def run(self) -> None:
         """Write queued events until cancelled."""
         while True:
-            event, source = await self._queue.get()
+            event, source, seen_at = await self._queue.get()
+            await self._clock.sleep(max(0.0, min(DELAY_S, seen_at + DELAY_S - self._clock.now())))
             try:
-                await self._write(event, source)
+                await self._write(event, source, seen_at)
             except ApiError as err:
                 if not (is_not_found(err) or is_conflict(err) or is_already_exists(err) or err.code in (403, 410)):
                     log.warning("event not written", reason=str(err))
 
-    async def _write(self, event: EmitEvent, source: str) -> None:
-        fresh = event_object(event, source, self._clock.now())
+    async def _write(self, event: EmitEvent, source: str, seen_at: float) -> None:
+        fresh = event_object(event, source, seen_at)
         meta, identity = fresh["metadata"], identity_of(event, source)
         meta["name"] = self._names.get(identity, meta["name"])
         known = self._view.get(EVENTS, meta["namespace"], meta["name"])
