@@ -191,21 +191,19 @@ async def _prepare_sandbox(record: Record, ports: Ports) -> None:
         # Written first: whatever a crash leaves half-made below is found and released.
         created_at = record.sandbox.created_at if record.sandbox is not None else ports.clock.now()
         record.save_sandbox(Sandbox(False, "", False, created_at))
-        _make_etc(record, ports, "")
+        _make_etc(record, ports)
         kinds = assembly.wanted_namespaces(pod)
         context = pod.spec.get("securityContext") or {}
         sysctls = {each["name"]: str(each["value"]) for each in context.get("sysctls") or ()}
         await ports.sandboxes.make(pod, record.directory, kinds, files.hostname(pod, ports.config.host), sysctls)
-        address = ports.config.address
-        if not pod.host_network:
-            address = await ports.network.prepare(record.uid, record.namespaces_dir / "net")
-        _make_etc(record, ports, address)
     except (OSError, SphereError) as err:
         record.sandbox_failure = _failed(record.sandbox_failure, "FailedCreatePodSandBox", err, ports, "PrepareSandbox")
         text = f"Failed to create pod sandbox: {err}"
         ports.events.tell(pod, "FailedCreatePodSandBox", text, warning=True)
         return
     record.sandbox_failure = None
+    # A pod with its own network learns its address from the network agent, while its containers are created.
+    address = ports.config.address if pod.host_network else ""
     record.save_sandbox(Sandbox(True, address, pod.host_network, created_at))
 
 
@@ -213,7 +211,8 @@ async def _add_network(record: Record, ports: Ports) -> None:
     assert record.sandbox is not None
     try:
         address = await ports.network.add(record.uid, record.namespaces_dir / "net")
-    except SphereError as err:
+        _make_hosts(record, ports, address)
+    except (OSError, SphereError) as err:
         record.network_failure = _failed(record.network_failure, "FailedCreatePodSandBox", err, ports, "AddNetwork")
         text = f"Failed to create pod sandbox: network is not ready: {err}"
         ports.events.tell(record.view, "FailedCreatePodSandBox", text, warning=True)
@@ -419,20 +418,25 @@ def _remove_pod(record: Record, ports: Ports) -> None:
     record.on_disk = False
 
 
-def _make_etc(record: Record, ports: Ports, address: str) -> None:
+def _make_etc(record: Record, ports: Ports) -> None:
     pod, config = record.view, ports.config
     etc = record.directory / "etc"
     etc.mkdir(mode=0o755, exist_ok=True)
-    name = files.hostname(pod, config.host)
-    if pod.host_network:
-        text = _read("/etc/hosts") + "\n".join(files.host_aliases(pod))
-    else:
-        text = files.hosts(pod, address, name, config.dns.domain)
-    (etc / "hosts").write_text(text)
-    (etc / "hostname").write_text(name + "\n")
+    _make_hosts(record, ports, "")
+    (etc / "hostname").write_text(files.hostname(pod, config.host) + "\n")
     (etc / "resolv.conf").write_text(files.resolv_conf(pod, config.dns, _read("/etc/resolv.conf")))
     for each in etc.iterdir():
         each.chmod(0o644)
+
+
+def _make_hosts(record: Record, ports: Ports, address: str) -> None:
+    """/etc/hosts, in place: containers that are created already have this very file mounted."""
+    pod, config = record.view, ports.config
+    if pod.host_network:
+        text = _read("/etc/hosts") + "\n".join(files.host_aliases(pod))
+    else:
+        text = files.hosts(pod, address, files.hostname(pod, config.host), config.dns.domain)
+    (record.directory / "etc/hosts").write_text(text)
 
 
 def _read(path: str) -> str:

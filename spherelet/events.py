@@ -11,6 +11,8 @@ from common.logs import logger
 from common.tasks import Wake
 from spherelet.model import PodView
 
+DELAY_S = 0.5
+"""Nobody waits for an event, but pods that start do wait for the API."""
 PENDING_MAX = 1000
 REPEAT_PERIOD_S = 10.0
 KNOWN_MAX = 4000
@@ -55,6 +57,7 @@ class Events:
         """Write events until cancelled; what the API refuses is dropped, what it cannot take now is tried again."""
         while True:
             await self._wake.wait()
+            await self._clock.sleep(DELAY_S)
             while self._pending:
                 identity, event = next(iter(self._pending.items()))
                 try:

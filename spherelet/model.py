@@ -48,6 +48,13 @@ class ContainerView:
         last = self.image.rsplit("/", 1)[-1]
         return "Always" if "@" not in last and (":" not in last or last.endswith(":latest")) else "IfNotPresent"
 
+    @property
+    def shows_address(self) -> bool:
+        """Whether the environment has the pod's address in it: it must be known before the container is made."""
+        sources = (each.get("valueFrom") or {} for each in self.spec.get("env") or ())
+        paths = ((each.get("fieldRef") or {}).get("fieldPath") for each in sources)
+        return any(path in ("status.podIP", "status.podIPs") for path in paths)
+
 
 @dataclass(frozen=True, slots=True)
 class PodView:
@@ -220,9 +227,9 @@ class Sandbox:
     """The pinned namespaces of a pod."""
 
     ready: bool
-    """Namespaces and interface exist. False while they are being made: something may be there to release."""
+    """Namespaces exist. False while they are being made: something may be there to release."""
     address: str = ""
-    """Pod address (the host's with hostNetwork)."""
+    """Pod address (the host's with hostNetwork); empty until the network agent has told it."""
     cleared: bool = False
     """The network agent let the pod talk: containers may start."""
     created_at: float = 0.0
@@ -279,14 +286,17 @@ class PullImage:
 
 @dataclass(frozen=True, slots=True)
 class PrepareSandbox:
-    """Create and pin the pod's namespaces, have the network agent make the interface. Legal without a sandbox."""
+    """Create and pin the pod's namespaces. Legal without a sandbox."""
 
     key: str = "sandbox"
 
 
 @dataclass(frozen=True, slots=True)
 class AddNetwork:
-    """Wait until the network agent has cleared the pod to talk. Legal when the sandbox is not cleared."""
+    """Have the network agent make the interface, and wait until it has cleared the pod to talk.
+
+    Legal when the sandbox is not cleared.
+    """
 
     key: str = "network"
 
@@ -300,7 +310,10 @@ class SetupVolumes:
 
 @dataclass(frozen=True, slots=True)
 class CreateContainer:
-    """Create the container, stopped before its first instruction. Legal when image, volumes and address are known."""
+    """Create the container, stopped before its first instruction.
+
+    Legal when namespaces, image and volumes are there, and the address if the environment shows it.
+    """
 
     container: str
     attempt: int

@@ -24,13 +24,11 @@ class Network:
 
     socket: Path
 
-    async def prepare(self, uid: str, netns: Path) -> str:
-        """Have the pod's interface made; its address. Does not wait for clearance."""
-        answer = await self._ask({"op": "prepare", "pod_uid": uid, "netns": str(netns), "ifname": INTERFACE}, 10.0)
-        return str(answer["address"])
-
     async def add(self, uid: str, netns: Path) -> str:
-        """Wait until the pod may talk: policy is in force here and on its peers (or the bounded wait is over)."""
+        """Have the pod's interface made; its address, once the pod may talk.
+
+        That is when policy is in force here and on its peers, or the bounded wait is over.
+        """
         request = {
             "op": "add",
             "pod_uid": uid,

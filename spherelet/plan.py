@@ -147,6 +147,8 @@ def _create(
         return
     if seen.sandbox is None or not seen.sandbox.ready:
         return
+    if not seen.sandbox.address and container.shows_address:
+        return
     yield from _unless(
         seen.container_failures.get(container.name), now, CreateContainer(container.name, attempt, backoff_s)
     )

@@ -54,10 +54,10 @@ def done(action: Action, seen: Observed, now: float, init: list[str]) -> Observe
         case PullImage():
             return replace(seen, images={**seen.images, action.container: Image("i", "r", ("/l",))})
         case PrepareSandbox():
-            return replace(seen, sandbox=Sandbox(True, "10.0.0.1", False, now), on_disk=True)
+            return replace(seen, sandbox=Sandbox(True, "", False, now), on_disk=True)
         case AddNetwork():
             assert seen.sandbox is not None
-            return replace(seen, sandbox=replace(seen.sandbox, cleared=True))
+            return replace(seen, sandbox=replace(seen.sandbox, address="10.0.0.1", cleared=True))
         case SetupVolumes():
             return replace(seen, volumes={})
         case CreateContainer():

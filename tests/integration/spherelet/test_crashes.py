@@ -39,11 +39,11 @@ async def test_death_during_create_then_gone(host: Any, milliseconds: int) -> No
     await asyncio.sleep(milliseconds / 1000)
     await host.stop()
     host.api.put(pod, "DELETED")
-    prepared = any(each["op"] == "prepare" for each in host.agent.calls)
+    asked = any(each["op"] == "add" for each in host.agent.calls)
     await host.start()
     await w.eventually(lambda: host.loop.desired.in_sync and not host.loop.records, timeout_s=20)
     assert w.census(host.directory, host.config.cgroup_parent) == []
-    if prepared:
+    if asked:
         assert host.agent.calls[-1]["op"] == "del"
 
 

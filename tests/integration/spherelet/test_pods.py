@@ -45,7 +45,7 @@ async def test_a_pod_runs_and_leaves_nothing(host: Any) -> None:
     await w.eventually(lambda: "web" not in host.api.pods, what="web is gone")
     await w.eventually(lambda: not host.loop.records)
     assert w.census(host.directory, host.config.cgroup_parent) == []
-    assert [each["op"] for each in host.agent.calls] == ["prepare", "add", "drained", "del"]
+    assert [each["op"] for each in host.agent.calls] == ["add", "drained", "del"]
     await w.eventually(lambda: {"Pulled", "Created", "Started", "Killing"} <= set(host.api.reasons("web")))
 
 

@@ -59,11 +59,19 @@ def test_what_is_busy_is_not_started_again() -> None:
 
 
 def test_creation_does_not_wait_for_clearance_but_the_start_does() -> None:
-    waiting = replace(READY, sandbox=Sandbox(True, "10.0.0.1", False, NOW))
+    waiting = replace(READY, sandbox=Sandbox(True, "", False, NOW))
     assert keys(a_pod(), waiting) == ["AddNetwork:", "CreateContainer:main"]
     created = replace(waiting, containers={"main": (attempt(pid=5),)}, busy=frozenset({"network"}))
     assert keys(a_pod(), created) == []
     assert keys(a_pod(), replace(created, sandbox=READY.sandbox, busy=frozenset())) == ["StartContainer:main"]
+
+
+@pytest.mark.parametrize("path", ["status.podIP", "status.podIPs"])
+def test_a_container_that_shows_the_address_waits_for_it(path: str) -> None:
+    shows = {"name": "main", "image": "i", "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": path}}}]}
+    waiting = replace(READY, sandbox=Sandbox(True, "", False, NOW))
+    assert keys(a_pod(containers=[shows]), waiting) == ["AddNetwork:"]
+    assert keys(a_pod(containers=[shows]), READY) == ["CreateContainer:main"]
 
 
 @pytest.mark.parametrize(
