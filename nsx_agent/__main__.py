@@ -30,7 +30,8 @@ log = logger("nsx-agent")
 async def run(config: Config) -> None:
     """Run until cancelled."""
     clock, meter, facts = SystemClock(), AgentMeter(), site(config)
-    kernel, resolver = HostKernel(facts.dns_address, facts.underlay_address), Unbound(config.dns.control_socket)
+    kernel = HostKernel(facts.dns_address, facts.underlay_address)
+    resolver = Unbound(config.dns.control_socket, facts.domain)
     desired = Desired(config.host)
     loop = Loop(desired, Intent(facts), StateDir(config.state_dir), kernel, resolver, meter, clock)
     session = Session(config.broker, f"nsx-agent-{config.host}", clock, will=will(config.host))

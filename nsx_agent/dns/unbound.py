@@ -1,7 +1,13 @@
 """Programs unbound over its control socket (unbound-control(8), protocol version 1), without a subprocess.
 
-Records are wanted by owner name; what differs from what was last sent is removed and added in one go. A resolver
-that was restarted has lost all of it: its socket is another inode then, and everything is sent again.
+Records are wanted by owner name; what differs from what the resolver has is removed and added in one go. What it has
+is asked for when it is another one than before (its socket is another inode then), so a restarted agent finds what its
+earlier self left, and a restarted resolver gets everything.
+
+A CNAME is followed only in a redirect zone of its own. Until unbound 1.20.1 (NLnetLabs/unbound#1059) a zone that is
+added at run time has no parent, and names that sort after it are not found any more. A zone adopts parentless ones
+below itself when it is added; so for a new redirect zone all zones are taken away and added from the bottom up. That
+leaves two moments, of a message each, in which names are unknown.
 """
 
 import asyncio
@@ -17,6 +23,10 @@ log = logger("dns")
 TIMEOUT_S: Final = 5.0
 GREETING: Final = b"UBCT1 "
 END: Final = b"\x04\n"
+OURS: Final = frozenset({"A", "CNAME", "PTR", "SRV"})
+BUILTIN: Final = frozenset({"localhost.", "1.0.0.127.in-addr.arpa."})
+"""Names that unbound answers by itself."""
+ROOT: Final = "."
 
 Records = tuple[str, ...]
 
@@ -24,8 +34,9 @@ Records = tuple[str, ...]
 class Unbound:
     """Keeps the resolver's local data equal to what is wanted."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, domain: str) -> None:
         self._socket = socket
+        self._domain = f"{domain}."
         self._wanted: dict[RecordKey, Records] = {}
         self._sent: dict[RecordKey, Records] = {}
         self._dirty: set[RecordKey] = set()
@@ -52,14 +63,17 @@ class Unbound:
         if instance is None:
             self._instance = None
             return
-        if instance != self._instance:
-            self._sent.clear()
-            self._dirty = set(self._wanted)
-        if not self._dirty:
-            return
-        keys = sorted(key for key in self._dirty if self._wanted.get(key) != self._sent.get(key))
+        keys: list[RecordKey] = []
         try:
-            await self._program(keys)
+            if instance != self._instance:
+                await self._adopt()
+                self._dirty = self._wanted.keys() | self._sent.keys()
+            keys = sorted(key for key in self._dirty if self._wanted.get(key) != self._sent.get(key))
+            if any(key.redirect and key not in self._sent for key in keys):
+                await self._rebuild()
+                keys = sorted(self._wanted.keys() | self._sent.keys())
+            elif keys:
+                await self._program(keys)
         except (OSError, TimeoutError, Retryable) as err:
             self._instance = None
             if str(err) != self._said:
@@ -76,19 +90,49 @@ class Unbound:
         self._instance = instance
 
     async def _program(self, keys: list[RecordKey]) -> None:
+        """Legal when no new redirect zone is wanted."""
         stale = [key for key in keys if key in self._sent]
         if stale:
             await self._call("local_datas_remove", (key.name for key in stale))
-        for key in stale:
-            if key.redirect:
-                await self._call(f"local_zone_remove {key.name}")
-        wanted = [key for key in keys if key in self._wanted]
-        for key in wanted:
-            if key.redirect:  # only in such a zone does unbound follow a CNAME of local data
-                await self._call(f"local_zone {key.name} redirect")
-        lines = [f"{key.name} {record}" for key in wanted for record in self._wanted[key]]
+        gone = [key.name for key in stale if key.redirect and key not in self._wanted]
+        if gone:
+            await self._call("local_zones_remove", gone)
+        lines = [f"{key.name} {record}" for key in keys for record in self._wanted.get(key, ())]
         if lines:
             await self._call("local_datas", lines)
+
+    async def _adopt(self) -> None:
+        """Learn what the resolver has."""
+        redirects = {name for name, kind in (await self._zones()).items() if kind == "redirect"}
+        found: dict[RecordKey, list[str]] = {}
+        for line in await self._data():
+            name, *record = line.split()
+            if len(record) > 3 and record[2] in OURS and name not in BUILTIN and not name.endswith("ip6.arpa."):
+                found.setdefault(RecordKey(name, name in redirects), []).append(" ".join(record))
+        self._sent = {key: tuple(sorted(records)) for key, records in found.items()}
+
+    async def _zones(self) -> dict[str, str]:
+        """Type of each zone."""
+        lines = (await self._call("list_local_zones")).splitlines()
+        return {words[0]: words[1] for line in lines if len(words := line.split()) == 2}
+
+    async def _data(self) -> list[str]:
+        return [line for line in (await self._call("list_local_data")).splitlines() if line.strip()]
+
+    async def _rebuild(self) -> None:
+        """Everything anew, with all the redirect zones that are wanted. See the module."""
+        zones = await self._zones()
+        apex = [line for line in await self._data() if line.split()[0] == self._domain]
+        below = [name for name in zones if name.endswith(f".{self._domain}")]
+        above = [name for name in (self._domain, ROOT) if name in zones]
+        strays = [key.name for key in self._sent if not key.name.endswith(f".{self._domain}")]
+        if strays:
+            await self._call("local_datas_remove", strays)
+        await self._call("local_zones_remove", [*below, *above])
+        redirects = [f"{key.name} redirect" for key in sorted(self._wanted) if key.redirect]
+        await self._call("local_zones", [*redirects, *(f"{name} {zones[name]}" for name in above)])
+        lines = [f"{key.name} {record}" for key in sorted(self._wanted) for record in self._wanted[key]]
+        await self._call("local_datas", [*apex, *lines])
 
     def _look(self) -> tuple[int, int] | None:
         try:
@@ -97,7 +141,7 @@ class Unbound:
             return None
         return seen.st_ino, seen.st_mtime_ns
 
-    async def _call(self, command: str, lines: Iterable[str] = ()) -> None:
+    async def _call(self, command: str, lines: Iterable[str] = ()) -> str:
         async with asyncio.timeout(TIMEOUT_S):
             reader, writer = await asyncio.open_unix_connection(str(self._socket))
             try:
@@ -111,3 +155,4 @@ class Unbound:
                 writer.close()
         if answer.startswith("error"):
             raise Retryable(f"unbound: {command.split()[0]}: {answer.strip()[:200]}")
+        return answer
