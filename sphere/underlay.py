@@ -64,8 +64,15 @@ def connect(machine: Machine) -> None:
 
 
 def disconnect(netns: str) -> None:
-    """Remove a network namespace; its end of the wire, and so the wire, goes with it."""
-    if netns in ours():
+    """Remove a network namespace and its wire.
+
+    The wire first, by its end at the bridge: the kernel clears a namespace away later, and until then the name of a
+    wire in it is taken.
+    """
+    present = ours()
+    if netns != topology.UNDERLAY_NETNS and topology.UNDERLAY_NETNS in present:
+        succeeds(["ip", "-n", topology.UNDERLAY_NETNS, "link", "delete", netns.removeprefix("sphere-")])
+    if netns in present:
         run(["ip", "netns", "delete", netns])
 
 

@@ -11,8 +11,12 @@ from sphere.layout import Layout
 
 @click.command()
 @click.option("--hosts", type=int, default=3, show_default=True, help="Number of hosts.")
-@click.option("--monitoring", is_flag=True, help="Also run a Prometheus that scrapes the cluster.")
-def up(hosts: int, monitoring: bool) -> None:
+@click.option(
+    "--monitoring/--no-monitoring",
+    default=None,
+    help="Run a Prometheus that scrapes the cluster, or none. Not given: as it was; none in a new cluster.",
+)
+def up(hosts: int, monitoring: bool | None) -> None:
     """Bring a cluster up on this machine, or complete it.
 
     Run again, it converges: what is missing is started, what runs is left alone.
@@ -25,9 +29,13 @@ def up(hosts: int, monitoring: bool) -> None:
     layout = Layout.default()
     started = time.monotonic()
     with progress(f"Bringing up {hosts} hosts") as report:
+        if monitoring is None:
+            monitoring = (cluster.read_wanted(layout) or cluster.Wanted()).monitoring
         cluster.up(layout, cluster.Wanted(hosts, monitoring), report)
     click.echo(f"{hosts} hosts are Ready ({time.monotonic() - started:.1f} s). To use the cluster:")
     click.echo(f"  export KUBECONFIG={layout.kubeconfig}")
+    if monitoring:
+        click.echo("Prometheus: run `sphere host forward control 9090` and open http://127.0.0.1:9090")
 
 
 @click.command()

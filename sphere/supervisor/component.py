@@ -11,6 +11,8 @@ LOG_BYTES_MAX = 16 << 20
 LISTEN_FD = 3
 """First inherited socket, as in systemd's socket activation."""
 
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+
 
 class Component:
     """``wanted`` is what the operator asked for; ``pid`` is what runs (0: nothing)."""
@@ -49,6 +51,8 @@ class Component:
     def start(self, now: float, sockets: list[int]) -> None:
         """Fork and execute. Never raises: a failure to execute is an exit with status 127 and a line in the log."""
         self.started_at = now
+        # Until the child has reset them, a signal would run the supervisor's own handler in it, and be lost.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         pid = os.fork()
         if pid == 0:
             try:
@@ -58,10 +62,12 @@ class Component:
             finally:
                 os._exit(127)
         self.pid = pid
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
 
     def _execute(self, sockets: list[int]) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
         os.setsid()
         null = os.open("/dev/null", os.O_RDONLY)
         log = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
