@@ -13,7 +13,9 @@ from controller.kinds.kind import ResourceKey
 _METHOD_VERBS = {"GET": "get", "HEAD": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 # Under a namespace's own path these are subresources of the namespace, not resources inside of it.
 _NAMESPACE_SUBRESOURCES = frozenset({"status", "finalize"})
-# Sub-paths belong to these: everything after them is one opaque path.
+# Entering a pod takes one right, however the client asks: WebSocket handshakes are GET, upgrades to SPDY are POST.
+_PODS = ResourceKey("", "pods")
+_POD_STREAMS = frozenset({"exec", "attach", "portforward"})
 TRUE_VALUES = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 FALSE_VALUES = frozenset({"", "0", "f", "F", "false", "FALSE", "False"})
 
@@ -131,6 +133,8 @@ def verb_of(method: str, target: Target, watching: bool) -> str:
     if not target.resource:
         return method.lower()
     verb = _METHOD_VERBS.get(method, method.lower())
+    if verb == "get" and target.key == _PODS and target.subresource in _POD_STREAMS:
+        return "create"
     if target.name:
         return "watch" if verb == "get" and watching and not target.subresource else verb
     if verb == "get":

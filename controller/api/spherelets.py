@@ -1,5 +1,6 @@
 """Connections to spherelets: where a node listens, and requests to it under the controller's identity."""
 
+import asyncio
 import os
 import ssl
 from collections.abc import Sequence
@@ -7,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
+from yarl import URL
 
+from common import upgrade
 from controller.api.status import ApiError, not_found
 from controller.kinds.kind import Object, ResourceKey
 from controller.store.cache import Cache
@@ -15,6 +18,7 @@ from controller.store.cache import Cache
 NODES: Final = ResourceKey("", "nodes")
 DEFAULT_PORT: Final = 10250
 CONNECT_TIMEOUT_S: Final = 5.0
+UPGRADE_TIMEOUT_S: Final = 10.0
 ERROR_BYTES_MAX: Final = 64 * 1024
 Query = Sequence[tuple[str, str]]
 
@@ -98,6 +102,23 @@ class Spherelets:
         except (aiohttp.ClientError, TimeoutError, OSError) as err:
             raise unreachable(endpoint, err) from err
 
+    async def open_upgraded(
+        self, endpoint: Endpoint, path: str, query: Query, headers: Sequence[tuple[str, str]]
+    ) -> upgrade.Answer:
+        """Upgrade to another protocol; the caller closes the answer's connection.
+
+        Raises ``ApiError``: the node's own answer when it refuses, 500 when it is away.
+        """
+        target = URL(path).with_query(list(query)).raw_path_qs
+        try:
+            async with asyncio.timeout(UPGRADE_TIMEOUT_S):
+                answer = await upgrade.request(endpoint.address, endpoint.port, self._context, target, headers)
+        except (TimeoutError, OSError) as err:
+            raise unreachable(endpoint, err) from err
+        if answer.connection is None:
+            raise _refusal(answer.status, answer.body)
+        return answer
+
     async def why_refused(self, endpoint: Endpoint, path: str, query: Query, otherwise: ApiError) -> ApiError:
         """Why a stream would not start, asked without upgrading (which starts nothing); else ``otherwise``.
 
@@ -118,6 +139,8 @@ def unreachable(endpoint: Endpoint, err: BaseException) -> ApiError:
         cause = "i/o timeout"
     elif isinstance(err, aiohttp.ClientConnectorError) and err.os_error.errno:
         cause = f"connect: {os.strerror(abs(err.os_error.errno)).lower()}"
+    elif isinstance(err, OSError) and err.errno and not isinstance(err, ssl.SSLError):
+        cause = f"connect: {os.strerror(abs(err.errno)).lower()}"
     else:
         cause = str(err) or type(err).__name__
     message = f"error dialing backend: dial tcp {where}: {cause} (is the spherelet of node {endpoint.node} running?)"
@@ -131,8 +154,12 @@ async def error_of(response: aiohttp.ClientResponse) -> ApiError:
     """A spherelet's refusal as an ``ApiError`` of the same code."""
     try:
         raw = await response.content.read(ERROR_BYTES_MAX)
-        text = raw.decode(errors="replace").strip()
     except aiohttp.ClientError:
-        text = ""
-    code = response.status if response.status >= 400 else 500
-    return ApiError(code, _REASONS.get(code, "InternalError"), text or f"the spherelet answered {response.status}")
+        raw = b""
+    return _refusal(response.status, raw)
+
+
+def _refusal(status: int, body: bytes) -> ApiError:
+    text = body.decode(errors="replace").strip()
+    code = status if status >= 400 else 500
+    return ApiError(code, _REASONS.get(code, "InternalError"), text or f"the spherelet answered {status}")

@@ -7,6 +7,7 @@ from typing import Any, Final
 import aiohttp
 from aiohttp import WSMsgType, web
 
+from common import upgrade
 from controller.api.api import Call, Routes
 from controller.api.request import Answer, Reply, Stream, Write
 from controller.api.spherelets import Endpoint, Query, Spherelets, error_of
@@ -15,6 +16,8 @@ from controller.kinds.kind import Object, ResourceKey
 
 PODS: Final = ResourceKey("", "pods")
 NODES: Final = ResourceKey("", "nodes")
+SPDY: Final = "SPDY/3.1"
+VERSION_HEADER: Final = "X-Stream-Protocol-Version"
 _LOG_OPTIONS: Final = (
     "follow",
     "tailLines",
@@ -154,13 +157,27 @@ class _Relay:
         return await self._upgrade(call, self._endpoint(pod), path, query)
 
     async def _upgrade(self, call: Call, endpoint: Endpoint, path: str, query: Query) -> Answer:
-        http: web.BaseRequest = call.request.http
-        if http is None or http.headers.get("Upgrade", "").lower() != "websocket":
-            otherwise = bad_request(
-                "unable to upgrade: this server streams over WebSocket only; "
-                "use kubectl 1.31 or later, or unset KUBECTL_REMOTE_COMMAND_WEBSOCKETS"
-            )
+        http: web.BaseRequest | None = call.request.http
+        wanted = http.headers.get("Upgrade", "").lower() if http is not None else ""
+        if http is not None and wanted == SPDY.lower():
+            return await self._upgrade_spdy(http, endpoint, path, query)
+        if http is None or wanted != "websocket":
+            otherwise = bad_request("unable to upgrade: ask for an upgrade to WebSocket or to SPDY/3.1")
             raise await self._spherelets.why_refused(endpoint, path, query, otherwise)
+        return await self._upgrade_websocket(http, endpoint, path, query)
+
+    async def _upgrade_spdy(self, http: web.BaseRequest, endpoint: Endpoint, path: str, query: Query) -> Answer:
+        offered = [(VERSION_HEADER, each) for each in http.headers.getall(VERSION_HEADER, [])]
+        answer = await self._spherelets.open_upgraded(endpoint, path, query, [("Upgrade", SPDY), *offered])
+        assert answer.connection is not None
+        with contextlib.closing(answer.connection) as node:
+            chosen = answer.headers.get(VERSION_HEADER.lower(), "")
+            with contextlib.suppress(ConnectionError):
+                async with upgrade.accept(http, {"Upgrade": SPDY, VERSION_HEADER: chosen}) as client:
+                    await relay_bytes(client, node)
+        return upgrade.Detached()
+
+    async def _upgrade_websocket(self, http: web.BaseRequest, endpoint: Endpoint, path: str, query: Query) -> Answer:
         offered = [part.strip() for part in http.headers.get("Sec-WebSocket-Protocol", "").split(",") if part.strip()]
         node = await self._spherelets.open_websocket(endpoint, path, query, offered)
         if offered and node.protocol not in offered:
@@ -206,6 +223,25 @@ def _copy_from(response: aiohttp.ClientResponse) -> Any:
                 return
 
     return run
+
+
+async def relay_bytes(client: upgrade.Connection, node: upgrade.Connection) -> None:
+    """Pass bytes both ways, whatever they mean, until a side leaves; a slow side slows down the other.
+
+    When the node ends the session, the client first takes what is under way.
+    """
+
+    async def pass_on(source: upgrade.Connection, target: upgrade.Connection) -> None:
+        with contextlib.suppress(ConnectionError):
+            while piece := await source.read():
+                await target.write(piece)
+            await target.flush()
+
+    async with asyncio.TaskGroup() as group:
+        ways = [group.create_task(pass_on(client, node)), group.create_task(pass_on(node, client))]
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        for way in ways:
+            way.cancel()
 
 
 async def relay_websockets(client: web.WebSocketResponse, node: aiohttp.ClientWebSocketResponse) -> None:

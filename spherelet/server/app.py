@@ -89,9 +89,13 @@ class Server:
         app.router.add_get("/pods", self._pod_list)
         app.router.add_get("/runningpods", self._running_pods)
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._logs)
-        app.router.add_get("/exec/{namespace}/{pod}/{container}", self._exec)
-        app.router.add_get("/attach/{namespace}/{pod}/{container}", self._attach)
-        app.router.add_get("/portForward/{namespace}/{pod}", self._port_forward)
+        for path, handler in (
+            ("/exec/{namespace}/{pod}/{container}", self._exec),
+            ("/attach/{namespace}/{pod}/{container}", self._attach),
+            ("/portForward/{namespace}/{pod}", self._port_forward),
+        ):
+            app.router.add_get(path, handler)
+            app.router.add_post(path, handler)  # how clients ask that upgrade to SPDY
         return app
 
     async def run(self) -> None:

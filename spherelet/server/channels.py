@@ -1,17 +1,20 @@
-"""One exec or attach WebSocket: frames in and out, on the channels of ``remotecommand``."""
+"""The channels of an exec or attach session, and how they travel in a WebSocket; for SPDY see ``spdy_channels``."""
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import orjson
 from aiohttp import WSMsgType, web
 
-from spherelet.descriptors import Descriptor
 from spherelet.server.remotecommand import CLOSE, ERROR, RESIZE, STDERR, STDIN, STDOUT, V4, V5, window_size
 
 FRAME_BYTES_MAX = 4 << 20
+Feed = Callable[[bytes], Awaitable[None]]
+EndStdin = Callable[[], None]
+Resize = Callable[[int, int], None]
 
 
 async def upgrade(request: web.Request, protocols: tuple[str, ...] = (V5, V4)) -> web.WebSocketResponse:
@@ -24,11 +27,36 @@ async def upgrade(request: web.Request, protocols: tuple[str, ...] = (V5, V4)) -
     return socket
 
 
-class Channels:
-    """Channel traffic of one session."""
+class Channels(ABC):
+    """Traffic of one session, by the numbers of ``remotecommand``."""
+
+    @abstractmethod
+    async def send(self, channel: int, payload: bytes) -> None:
+        """Output; lost without a word when the client has left. Waits for a slow client."""
+
+    @abstractmethod
+    async def pump_in(self, stdin: Feed, end_stdin: EndStdin, resize: Resize) -> None:
+        """Take what the client sends until it goes away."""
+
+    @abstractmethod
+    async def finish(self, status: dict[str, Any]) -> None:
+        """Send the final status and close."""
+
+    @property
+    @abstractmethod
+    def response(self) -> web.StreamResponse:
+        """What the handler returns."""
+
+
+class WebSocketChannels(Channels):
+    """One message per piece: a channel byte and the payload."""
 
     def __init__(self, socket: web.WebSocketResponse) -> None:
         self._socket = socket
+
+    @property
+    def response(self) -> web.StreamResponse:
+        return self._socket
 
     async def greet(self, *, stdout: bool, stderr: bool) -> None:
         """An empty message on the first output channel: tells clients that the session stands."""
@@ -38,43 +66,49 @@ class Channels:
         with contextlib.suppress(ConnectionError):
             await self._socket.send_bytes(bytes((channel,)) + payload)
 
-    async def pump_out(self, channel: int, stream: Descriptor) -> None:
-        """Forward what ``stream`` yields until its end."""
-        while piece := await stream.read():
-            await self.send(channel, piece)
-
-    async def pump_in(
-        self,
-        stdin: Callable[[bytes], Awaitable[None]],
-        end_stdin: Callable[[], None],
-        resize: Callable[[int, int], None],
-    ) -> None:
-        """Take messages until the client goes away."""
+    async def pump_in(self, stdin: Feed, end_stdin: EndStdin, resize: Resize) -> None:
         async for message in self._socket:
             if message.type is not WSMsgType.BINARY or not message.data:
                 continue
             channel, payload = message.data[0], message.data[1:]
             if channel == STDIN:
-                try:
-                    if payload:
-                        await stdin(payload)
-                except OSError:
-                    end_stdin()  # the command reads no more; the rest of its input has no taker
+                await feed_stdin(payload, stdin, end_stdin)
             elif channel == RESIZE:
-                with contextlib.suppress(ValueError):
-                    size = orjson.loads(payload)
-                    found = window_size(size) if isinstance(size, dict) else None
-                    if found:
-                        resize(*found)
+                apply_size(payload, resize)
             elif channel == CLOSE and payload[:1] == bytes((STDIN,)):
                 end_stdin()
 
     async def finish(self, status: dict[str, Any]) -> None:
-        """Send the final status and close."""
         await self.send(ERROR, orjson.dumps(status))
         with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
             async with asyncio.timeout(5):
                 await self._socket.close()
+
+
+@contextlib.asynccontextmanager
+async def websocket_channels(request: web.Request, *, stdout: bool, stderr: bool) -> AsyncIterator[Channels]:
+    """Accept the WebSocket. Raises 400 when no subprotocol is common."""
+    channels = WebSocketChannels(await upgrade(request))
+    await channels.greet(stdout=stdout, stderr=stderr)
+    yield channels
+
+
+async def feed_stdin(payload: bytes, stdin: Feed, end_stdin: EndStdin) -> None:
+    """Pass input on; when the command reads no more, the rest of its input has no taker."""
+    try:
+        if payload:
+            await stdin(payload)
+    except OSError:
+        end_stdin()
+
+
+def apply_size(payload: bytes, resize: Resize) -> None:
+    """Act on a resize message; nonsense is ignored."""
+    with contextlib.suppress(ValueError):
+        size = orjson.loads(payload)
+        found = window_size(size) if isinstance(size, dict) else None
+        if found:
+            resize(*found)
 
 
 async def until_first(*work: Awaitable[None]) -> None:

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
 
 from aiohttp import web
 
@@ -13,12 +14,14 @@ from common.logs import logger
 from spherelet import execution
 from spherelet.descriptors import Descriptor
 from spherelet.model import ContainerState
-from spherelet.server.channels import Channels, until_first, upgrade
+from spherelet.server.channels import Channels, until_first, websocket_channels
 from spherelet.server.remotecommand import STDERR, STDOUT, exit_status, failure_status
+from spherelet.server.spdy_channels import spdy_channels
+from spherelet.server.wire import wants_spdy
 
 log = logger("streams")
 DRAIN_S = 0.5
-"""How long output is still read after a command ended: its background children may hold the pipes open for ever."""
+"""How long output is waited for after a command ended: its background children may hold the pipes open for ever."""
 CONMON_STDOUT, CONMON_STDERR = 2, 3
 CONMON_RESIZE = 1
 
@@ -29,6 +32,17 @@ def flag(request: web.Request, name: str) -> bool:
     return request.query.get(name, request.query.get(old, "")).lower() in ("1", "true")
 
 
+@contextlib.asynccontextmanager
+async def open_channels(request: web.Request, *, stdin: bool, stdout: bool, stderr: bool) -> AsyncIterator[Channels]:
+    """Upgrade to what the client asks for: SPDY or WebSocket. Raises an HTTP error when it asks for nothing served."""
+    if wants_spdy(request):
+        async with spdy_channels(request, stdin=stdin, stdout=stdout, stderr=stderr) as channels:
+            yield channels
+    else:
+        async with websocket_channels(request, stdout=stdout, stderr=stderr) as channels:
+            yield channels
+
+
 async def handle_exec(request: web.Request, command: Sequence[str], state: ContainerState) -> web.StreamResponse:
     """Run ``?command=..&command=..`` in the container and end with its exit status."""
     argv = request.query.getall("command", [])
@@ -36,32 +50,39 @@ async def handle_exec(request: web.Request, command: Sequence[str], state: Conta
         raise web.HTTPBadRequest(text="you must specify at least 1 command for the container\n")
     tty, stdin = flag(request, "tty"), flag(request, "stdin")
     stdout, stderr = flag(request, "stdout"), flag(request, "stderr") and not tty
-    websocket = await upgrade(request)
-    channels = Channels(websocket)
-    await channels.greet(stdout=stdout, stderr=stderr)
-    status = failure_status("the client went away")
-    try:
-        async with execution.start(command, state, argv, stdin=stdin, stdout=stdout, stderr=stderr, tty=tty) as session:
-            feed, end_stdin = _stdin_of(session, tty=tty)
+    async with open_channels(request, stdin=stdin, stdout=stdout, stderr=stderr) as channels:
+        status = failure_status("the client went away")
+        try:
+            session = execution.start(command, state, argv, stdin=stdin, stdout=stdout, stderr=stderr, tty=tty)
+            status = await _converse(channels, session, tty=tty) or status
+        except SphereError as err:
+            status = failure_status(f"error executing command in container: {err}")
+        except BaseExceptionGroup as group:
+            if group.subgroup(lambda err: not isinstance(err, OSError | SphereError)):
+                raise
+            log.info("exec session broke", pod=state.pod_uid, reason=str(group.exceptions[0]))
+            status = failure_status(f"error streaming: {group.exceptions[0]}")
+        await channels.finish(status)
+        return channels.response
 
-            async def run() -> None:
-                nonlocal status
-                code = await _output(channels, session)
-                status = exit_status(code)
 
-            async def listen() -> None:
-                await channels.pump_in(feed, end_stdin, session.resize)
+async def _converse(
+    channels: Channels, starting: contextlib.AbstractAsyncContextManager[execution.Session], *, tty: bool
+) -> dict[str, Any] | None:
+    """Carry both ways until the command ends: its exit status; None when the client left first."""
+    status: dict[str, Any] | None = None
+    async with starting as session:
+        feed, end_stdin = _stdin_of(session, tty=tty)
 
-            await until_first(run(), listen())
-    except SphereError as err:
-        status = failure_status(f"error executing command in container: {err}")
-    except BaseExceptionGroup as group:
-        if group.subgroup(lambda err: not isinstance(err, OSError | SphereError)):
-            raise
-        log.info("exec session broke", pod=state.pod_uid, reason=str(group.exceptions[0]))
-        status = failure_status(f"error streaming: {group.exceptions[0]}")
-    await channels.finish(status)
-    return websocket
+        async def run() -> None:
+            nonlocal status
+            status = exit_status(await _output(channels, session))
+
+        async def listen() -> None:
+            await channels.pump_in(feed, end_stdin, session.resize)
+
+        await until_first(run(), listen())
+    return status
 
 
 def _stdin_of(
@@ -80,19 +101,47 @@ def _stdin_of(
     return feed, end
 
 
+class Output:
+    """What a command prints: after its end, only what still comes without a pause of ``DRAIN_S``.
+
+    The time that a slow client takes does not count.
+    """
+
+    def __init__(self) -> None:
+        self._over = False
+        self._reads: set[asyncio.Timeout] = set()
+
+    def end(self) -> None:
+        """The command has ended."""
+        self._over = True
+        for limit in self._reads:
+            limit.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
+
+    async def pump(self, channels: Channels, channel: int, stream: Descriptor) -> None:
+        """Forward what ``stream`` yields until its end."""
+        while piece := await self._read(stream):
+            await channels.send(channel, piece)
+
+    async def _read(self, stream: Descriptor) -> bytes:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S if self._over else None) as limit:
+                self._reads.add(limit)
+                try:
+                    return await stream.read()
+                finally:
+                    self._reads.discard(limit)
+        return b""
+
+
 async def _output(channels: Channels, session: execution.Session) -> int:
     """Forward output until the command ended and its output is drained; its exit status."""
+    output = Output()
     async with asyncio.TaskGroup() as group:
-        pumps = [
-            group.create_task(channels.pump_out(channel, stream))
-            for channel, stream in ((STDOUT, session.stdout), (STDERR, session.stderr))
-            if stream is not None
-        ]
+        for channel, stream in ((STDOUT, session.stdout), (STDERR, session.stderr)):
+            if stream is not None:
+                group.create_task(output.pump(channels, channel, stream))
         code = await session.wait()
-        if pumps:
-            await asyncio.wait(pumps, timeout=DRAIN_S)
-        for pump in pumps:
-            pump.cancel()
+        output.end()
     return code
 
 
@@ -104,9 +153,26 @@ async def handle_attach(request: web.Request, state: ContainerState, *, stdin: b
         connection = connect_attach(state)
     except OSError as err:
         raise web.HTTPInternalServerError(text=f"unable to attach to container {state.name}: {err}\n") from err
-    websocket = await upgrade(request)
-    channels = Channels(websocket)
-    await channels.greet(stdout=stdout, stderr=stderr)
+    try:
+        async with open_channels(request, stdin=stdin, stdout=stdout, stderr=stderr) as channels:
+            await _join(channels, connection, state, stdin=stdin, stdout=stdout, stderr=stderr, tty=tty)
+            await channels.finish(exit_status(0))
+            return channels.response
+    finally:
+        connection.close()
+
+
+async def _join(
+    channels: Channels,
+    connection: socket.socket,
+    state: ContainerState,
+    *,
+    stdin: bool,
+    stdout: bool,
+    stderr: bool,
+    tty: bool,
+) -> None:
+    """Carry both ways until the container or the client ends it."""
     stream = Descriptor(connection.fileno())
 
     async def forward() -> None:
@@ -132,12 +198,7 @@ async def handle_attach(request: web.Request, state: ContainerState, *, stdin: b
     async def listen() -> None:
         await channels.pump_in(feed, end_stdin, resize)
 
-    try:
-        await until_first(forward(), listen())
-    finally:
-        connection.close()
-    await channels.finish(exit_status(0))
-    return websocket
+    await until_first(forward(), listen())
 
 
 def connect_attach(state: ContainerState) -> socket.socket:

@@ -1,4 +1,4 @@
-"""``/portForward``: TCP connections into a pod's network, for kubectl (SPDY in WebSocket) and for channel clients."""
+"""``/portForward``: TCP connections into a pod's network, for kubectl (SPDY, also in WebSocket) and channel clients."""
 
 import asyncio
 import contextlib
@@ -12,12 +12,19 @@ from typing import Final
 from aiohttp import WSMsgType, web
 
 from common.errors import Retryable
+from common.upgrade import Detached
 from spherelet.netns import socket_in
 from spherelet.server import spdy
 from spherelet.server.channels import upgrade
 from spherelet.server.remotecommand import V4
+from spherelet.server.wire import PROTOCOL, WebSocketWire, Wire, accept_spdy, heartbeat, wants_spdy
 
-SPDY_TUNNEL: Final = "SPDY/3.1+portforward.k8s.io"
+VERSION: Final = "portforward.k8s.io"
+SPDY_TUNNEL: Final = f"{PROTOCOL}+{VERSION}"
+QUEUED_FRAMES_MAX: Final = 16
+"""Frames of one connection that wait for the pod; then the session is not read until it takes them."""
+STREAMS_MAX: Final = 2048
+"""Open streams of one session; two make a connection."""
 CONNECT_TIMEOUT_S: Final = 10.0
 CHUNK: Final = 32 << 10
 
@@ -36,9 +43,13 @@ async def connect(netns: Path | None, port: int) -> tuple[asyncio.StreamReader, 
 
 async def handle(request: web.Request, pod: str, netns: Path | None) -> web.StreamResponse:
     """Serve one port-forward session until the client leaves."""
+    if wants_spdy(request):
+        async with accept_spdy(request, (VERSION,)) as wire:
+            await Tunnel(wire, pod, netns).run()
+        return Detached()
     websocket = await upgrade(request, (SPDY_TUNNEL, V4))
     if websocket.ws_protocol == SPDY_TUNNEL:
-        await Tunnel(websocket, pod, netns).run()
+        await Tunnel(WebSocketWire(websocket), pod, netns).run()
     else:
         await _channels(websocket, request, pod, netns)
     return websocket
@@ -57,15 +68,15 @@ class Forward:
     port: int
     error_stream: int = 0
     data_stream: int = 0
-    incoming: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(64))
+    incoming: asyncio.Queue[bytes | None] = field(default_factory=lambda: asyncio.Queue(QUEUED_FRAMES_MAX))
     task: asyncio.Task[None] | None = None
 
 
 class Tunnel:
-    """A SPDY session inside a WebSocket."""
+    """A SPDY session."""
 
-    def __init__(self, websocket: web.WebSocketResponse, pod: str, netns: Path | None) -> None:
-        self._websocket = websocket
+    def __init__(self, wire: Wire, pod: str, netns: Path | None) -> None:
+        self._wire = wire
         self._pod = pod
         self._netns = netns
         self._spdy = spdy.Connection()
@@ -75,18 +86,19 @@ class Tunnel:
     async def run(self) -> None:
         """Until the client goes away."""
         async with asyncio.TaskGroup() as group:
-            try:
-                async for message in self._websocket:
-                    if message.type is WSMsgType.BINARY:
-                        for event in self._spdy.receive(message.data):
+            beating = group.create_task(heartbeat(self._wire))
+            with contextlib.suppress(ConnectionError):
+                try:
+                    while piece := await self._wire.receive():
+                        for event in self._spdy.receive(piece):
                             await self._handle(group, event)
-            except spdy.ProtocolError:
-                with contextlib.suppress(ConnectionError):
+                except spdy.ProtocolError:
                     await self._send(spdy.go_away(0, spdy.PROTOCOL_ERROR))
+            beating.cancel()
             for forward in self._streams.values():
                 if forward.task is not None:
                     forward.task.cancel()
-        await self._websocket.close()
+        await self._wire.close()
 
     async def _handle(self, group: asyncio.TaskGroup, event: spdy.Event) -> None:
         match event:
@@ -110,7 +122,8 @@ class Tunnel:
 
     async def _opened(self, group: asyncio.TaskGroup, event: spdy.Opened) -> None:
         kind, port = event.headers.get("streamtype"), event.headers.get("port", "")
-        if kind not in ("data", "error") or not port.isdigit() or not 0 < int(port) < 65536:
+        bad_port = not port.isdigit() or not 0 < int(port) < 65536
+        if kind not in ("data", "error") or bad_port or len(self._streams) >= STREAMS_MAX:
             await self._send(spdy.reset(event.stream, spdy.REFUSED_STREAM))
             return
         key = (event.headers.get("requestid", ""), int(port))
@@ -155,7 +168,7 @@ class Tunnel:
             forward.incoming.get_nowait()
 
     async def _send(self, frame: bytes) -> None:
-        await self._websocket.send_bytes(frame)
+        await self._wire.send(frame)
 
 
 async def relay(
@@ -193,7 +206,7 @@ async def _channels(websocket: web.WebSocketResponse, request: web.Request, pod:
     """Ports are named in the query; channel 2i carries data of the i-th, 2i+1 its errors; both begin with the port."""
     asked = [each for key in ("port", "ports") for text in request.query.getall(key, []) for each in text.split(",")]
     ports = [int(each) for each in asked if each.isdigit() and 0 < int(each) < 65536]
-    queues: list[asyncio.Queue[bytes | None]] = [asyncio.Queue(64) for _ in ports]
+    queues: list[asyncio.Queue[bytes | None]] = [asyncio.Queue(QUEUED_FRAMES_MAX) for _ in ports]
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(_channel(websocket, pod, netns, index, port, queues[index]))

@@ -1,9 +1,12 @@
-"""SPDY/3.1 framing without IO: what port-forward clients speak, inside WebSocket messages.
+"""SPDY/3.1 framing without IO: what clients of exec, attach and port-forward speak.
 
-``Connection.receive(bytes)`` returns events; the ``send`` methods return bytes to put on the wire. Only what
-port-forward needs is acted on: streams opened by the client, data, resets, pings, go-away. Settings and window
-updates are accepted and ignored: the transport below has flow control of its own, and the common client
-implementations refuse to be sent either.
+``Connection.receive(bytes)`` returns events; its other methods and the functions return bytes to put on the wire. Only
+what these sessions need is acted on: streams opened by the client, data, half-close, resets, pings, go-away.
+
+There are no windows (section 2.6.8). Clients of the Kubernetes API neither keep nor announce them, so a server that
+waited for one would wait for ever. What they rely on instead, and what this server gives them, is the connection's own
+flow control: who does not read is not sent more, and one stream that is not read holds up the session. Settings and
+window updates are accepted and ignored.
 
 Spec: SPDY Protocol draft 3.1, sections 2.2 (framing), 2.6 (control frames), 2.6.10 (name/value header block).
 """
@@ -182,6 +185,11 @@ def data(stream: int, payload: bytes, *, end: bool = False) -> bytes:
 def reset(stream: int, status: int) -> bytes:
     """RST_STREAM: tear a stream down."""
     return _control_frame(RST_STREAM, 0, struct.pack(">II", stream, status))
+
+
+def ping(number: int) -> bytes:
+    """PING of our own: ``number`` is even, so that its echo is told from the client's pings."""
+    return _control_frame(PING, 0, struct.pack(">I", number))
 
 
 def go_away(last_stream: int, status: int = 0) -> bytes:

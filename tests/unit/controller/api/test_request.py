@@ -32,6 +32,10 @@ def test_targets(path: str, expected: tuple[str, ...]) -> None:
         ("DELETE", "/api/v1/namespaces/a/pods", False, "deletecollection"),
         ("DELETE", "/api/v1/namespaces/a/pods/p", False, "delete"),
         ("POST", "/api/v1/namespaces/a/pods/p/exec", False, "create"),
+        ("GET", "/api/v1/namespaces/a/pods/p/exec", False, "create"),
+        ("GET", "/api/v1/namespaces/a/pods/p/attach", False, "create"),
+        ("GET", "/api/v1/namespaces/a/pods/p/portforward", False, "create"),
+        ("GET", "/api/v1/namespaces/a/pods/p/log", False, "get"),
         ("GET", "/metrics", False, "get"),
     ],
 )
