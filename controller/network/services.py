@@ -31,7 +31,11 @@ def compile_service(
     wanted = [endpoint for endpoint in everyone if endpoint.ready or view.publish_not_ready]
     ready = frozenset(address for endpoint in wanted for address in endpoint.addresses)
     headless = view.cluster_ip == HEADLESS
-    ports = () if headless or view.external_name else tuple(_service_port(view, port, slices) for port in view.ports)
+    ports: tuple[ServicePort, ...] = ()
+    if headless:
+        ports = tuple(_headless_port(port, slices) for port in view.ports if port.name)
+    elif not view.external_name:
+        ports = tuple(_service_port(view, port, slices) for port in view.ports)
     item = ServiceItem(
         namespace=view.namespace,
         name=view.name,
@@ -67,6 +71,17 @@ def _service_port(view: ServiceView, port: ServicePortView, slices: Iterable[Sli
         node_port=port.node_port,
         backends=tuple(backends[key] for key in sorted(backends)),
     )
+
+
+def _headless_port(port: ServicePortView, slices: Iterable[SliceView]) -> ServicePort:
+    """What its SRV records say: nobody balances it, so the port is that of the endpoints."""
+    targets = [
+        target.port
+        for each in slices
+        for target in each.ports
+        if (target.name, target.protocol) == (port.name, port.protocol) and target.port
+    ]
+    return ServicePort(name=port.name, protocol=port.protocol, port=min(targets, default=port.port))
 
 
 def _names(view: ServiceView, wanted: Iterable[Endpoint]) -> tuple[DnsName, ...]:

@@ -68,7 +68,7 @@ def test_ports_are_matched_by_name_and_protocol() -> None:
 def test_a_headless_service_names_its_pods_and_balances_nothing() -> None:
     endpoints = [an_endpoint("10.64.0.2", hostname="db-1", **READY), an_endpoint("10.64.0.1", hostname="db-0", **READY)]
     service = compiled(endpoints, clusterIP="None").item
-    assert service.ports == ()
+    assert [(port.port, port.backends) for port in service.ports] == [(8080, ())], "for SRV records only"
     assert service.cluster_ip == ""
     assert service.names == (
         DnsName(addresses=("10.64.0.1", "10.64.0.2")),
