@@ -13,7 +13,7 @@ from common.clock import rfc3339
 from controller.api import body as bodies
 from controller.api import managed, metadata
 from controller.api.access import User
-from controller.api.admission import Admission, AdmissionRequest
+from controller.api.admission import Admission, AdmissionRequest, NotYet
 from controller.api.ports import Ports
 from controller.api.status import ApiError, already_exists, bad_request, conflict, invalid, not_found, unavailable
 from controller.kinds.kind import Kind, Object
@@ -23,6 +23,8 @@ from controller.store.etcd import Unavailable
 from controller.store.objects import Compare, Conflict, Delete, Put
 
 ATTEMPTS_MAX = 8
+NOT_YET_S = 0.1
+"""Between attempts to create what waits for a controller; upstream waits as long."""
 _METADATA_OF_MAIN = ("finalizers", "ownerReferences")
 Transform = Callable[[Object], Object]
 
@@ -85,6 +87,10 @@ class Writer:
         for attempt in range(ATTEMPTS_MAX):
             try:
                 return await self._create_once(kind, namespace, obj, options)
+            except NotYet:
+                if attempt + 1 == ATTEMPTS_MAX:
+                    raise
+                await self._ports.clock.sleep(NOT_YET_S)
             except ApiError as err:
                 if not generated or err.reason != "AlreadyExists" or attempt + 1 == ATTEMPTS_MAX:
                     raise

@@ -266,8 +266,8 @@ def resources(found: Mapping[str, Any], path: str) -> Errors:
     limits: Mapping[str, Any] = found.get("limits") or {}
     for key in ("limits", "requests"):
         for name, amount in (found.get(key) or {}).items():
-            here = f"{path}.{key}[{name}]" if "/" in name else f"{path}.{key}.{name}"
-            errors += _resource_name(f"{path}.{key}", name)
+            here = f"{path}.{key}[{name}]"
+            errors += _resource_name(here, name)
             problems = rules.quantity(here, amount)
             errors += problems
             if key == "requests" and not problems and name in limits:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from controller.api.access import User
+from controller.api.status import ApiError
 from controller.kinds.kind import Kind, Object, ResourceKey
 from controller.store.entry import Entry
 
@@ -20,6 +21,13 @@ class AdmissionRequest:
     user: User
     subresource: str
     dry_run: bool
+
+
+class NotYet(ApiError):
+    """A refusal for want of what a controller is about to make: the writer asks again for a short while."""
+
+    def __init__(self, refusal: ApiError) -> None:
+        super().__init__(refusal.code, refusal.reason, refusal.message, refusal.details)
 
 
 class Lookup(Protocol):

@@ -3,7 +3,7 @@
 import hashlib
 from typing import Final
 
-from controller.api.admission import AdmissionRequest, Lookup
+from controller.api.admission import AdmissionRequest, Lookup, NotYet
 from controller.api.status import forbidden
 from controller.kinds.kind import Object, ResourceKey
 
@@ -29,7 +29,9 @@ def admit(request: AdmissionRequest, lookup: Lookup) -> None:
     found = lookup(SERVICE_ACCOUNTS, namespace, name)
     if found is None:
         why = f'error looking up service account {namespace}/{name}: serviceaccount "{name}" not found'
-        raise forbidden(PODS, pod["metadata"].get("name", ""), why)
+        refusal = forbidden(PODS, pod["metadata"].get("name", ""), why)
+        # A new namespace gets its default account a moment later.
+        raise NotYet(refusal) if name == "default" else refusal
     account = found.decode()
     if not spec.get("imagePullSecrets") and account.get("imagePullSecrets"):
         spec["imagePullSecrets"] = account["imagePullSecrets"]

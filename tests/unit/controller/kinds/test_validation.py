@@ -42,7 +42,7 @@ C0 = "spec.containers[0]"
             {"resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "2"}}},
             [("Invalid", f"{C0}.resources.requests")],
         ),
-        ({"resources": {"limits": {"cpu": "-1"}}}, [("Invalid", f"{C0}.resources.limits.cpu")]),
+        ({"resources": {"limits": {"cpu": "-1"}}}, [("Invalid", f"{C0}.resources.limits[cpu]")]),
         ({"imagePullPolicy": "Sometimes"}, [("NotSupported", f"{C0}.imagePullPolicy")]),
     ],
 )
