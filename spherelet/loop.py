@@ -120,7 +120,7 @@ class Loop:
         around = report.Surroundings(self.host_address, record.seen_at or now, now, record.messages)
         body = report.status(want, seen, around)
         final = want.deleting and lifecycle.stage(want, seen, now) is Stage.ENDED and not record.busy
-        if report.differs(record.reported if record.reported is not None else want.status, body):
+        if report.differs(want.status, body):
             wait_s = self._coalesce(record, body, now)
             if wait_s > 0 and not final:
                 return wait_s
@@ -141,7 +141,8 @@ class Loop:
     async def _write(self, record: Record, want: PodView, body: Object) -> None:
         path = f"/api/v1/namespaces/{want.namespace}/pods/{want.name}/status"
         try:
-            await self.kube.patch(path, report.patch(want, body), "application/strategic-merge-patch+json")
+            made = await self.kube.patch(path, report.patch(want, body), "application/strategic-merge-patch+json")
+            record.reported_revision = revision_of(made)
         except KubeError as err:
             if err.code not in (404, 409):
                 raise
@@ -154,8 +155,10 @@ class Loop:
             record.ready_counted = True
             if record.seen_at:
                 metrics.pod_start_seconds.observe(max(0.0, now - record.seen_at))
+        statuses = [*(body.get("initContainerStatuses") or ()), *(body.get("containerStatuses") or ())]
+        waiting = {each["name"]: (each["state"].get("waiting") or {}).get("reason") for each in statuses}
         for name, failed in list(record.image_failures.items()):
-            if failed.reason == "ErrImagePull":
+            if failed.reason == "ErrImagePull" == waiting.get(name):
                 # Shown once as it is; from now on the pod is backing off.
                 image = next((each.image for each in record.view.containers if each.name == name), "")
                 text = f'Back-off pulling image "{image}": ErrImagePull: {failed.message}'
@@ -163,11 +166,11 @@ class Loop:
                 self.ports.events.tell(record.view, "BackOff", f'Back-off pulling image "{image}"', container=name)
                 self.ports.events.tell(record.view, "Failed", "Error: ImagePullBackOff", container=name, warning=True)
                 self.reports.add(record.uid)
-        for each in [*(body.get("initContainerStatuses") or ()), *(body.get("containerStatuses") or ())]:
-            if (each["state"].get("waiting") or {}).get("reason") == "CrashLoopBackOff":
+        for name, reason in waiting.items():
+            if reason == "CrashLoopBackOff":
                 key = f"{record.view.name}_{record.view.namespace}({record.uid})"
-                text = f"Back-off restarting failed container {each['name']} in pod {key}"
-                self.ports.events.tell(record.view, "BackOff", text, container=each["name"], warning=True)
+                text = f"Back-off restarting failed container {name} in pod {key}"
+                self.ports.events.tell(record.view, "BackOff", text, container=name, warning=True)
 
     async def _delete(self, record: Record) -> None:
         view = record.view
@@ -202,9 +205,18 @@ class Loop:
         metrics.running_pods.set(len({each.pod_uid for each in running}))
 
 
+def revision_of(pod: Object) -> int:
+    """The resourceVersion as a number, by which Kubernetes lets versions of an object be ordered; 0 without one."""
+    text = str((pod.get("metadata") or {}).get("resourceVersion") or "")
+    return int(text) if text.isdigit() else 0
+
+
 def _with_status(record: Record) -> PodView:
-    """The pod with what we last reported in its status, which the watch may not have brought back yet."""
-    if record.reported is None:
+    """The pod with what we last reported in its status, as long as the watch has not brought that back yet.
+
+    From then on the API's word counts: a host that was away finds its pods marked not ready, and has to say otherwise.
+    """
+    if record.reported is None or revision_of(record.pod) >= record.reported_revision:
         return record.view
     status = {**record.view.status, **record.reported}
     own = {each["type"] for each in record.reported["conditions"]}

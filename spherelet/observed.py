@@ -43,6 +43,8 @@ class Record:
     seen_at: float = 0.0
     reported: Object | None = None
     """Status that the API accepted last."""
+    reported_revision: int = 0
+    """The pod's resourceVersion with that status."""
     changed_at: float = 0.0
     """When the status began to differ from ``reported``; 0 while it does not."""
     ready_counted: bool = False
