@@ -394,7 +394,10 @@ class Loop:
                 remote = value.remote  # empty unless it is a tunnel
                 if Seen(value.table, value.cidr, remote) not in seen or (remote and remote not in ends):
                     del self.memory.committed[key]
-        lost = plan(self.intent.composite.entries, self.memory.committed)
+        want: dict[Key, Value] = {
+            key: value for key, value in self.intent.composite.entries.items() if not isinstance(key, RecordKey)
+        }
+        lost = plan(want, self.memory.committed)
         if lost:
             log.warning("put back what somebody removed", items=len(lost))
         await self._commit(lost, ())
