@@ -5,7 +5,7 @@ controller or of etcd, hosts get a full grace period before they are called dead
 fault is more likely ours than theirs, and they get another one.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from common.clock import parse_rfc3339, rfc3339
 from controller.kinds.kind import Object, ResourceKey
@@ -50,7 +50,7 @@ class NodeLifecycleReconciler:
     name = "node-controller"
     watches: Mapping[ResourceKey, Map] = {NODES: own_key, LEASES: _key_of_lease, PODS: _key_of_pod}
 
-    def __init__(self, grace_s: float, observing_since: float) -> None:
+    def __init__(self, grace_s: float, observing_since: Callable[[], float]) -> None:
         self._grace_s = grace_s
         self._observing_since = observing_since
 
@@ -95,7 +95,7 @@ class NodeLifecycleReconciler:
 
     def _heard(self, view: View, node: Object) -> float:
         """When this node was last known to be alive, seconds since the epoch."""
-        found = [self._observing_since, pods.created_at(node)]
+        found = [self._observing_since(), pods.created_at(node)]
         lease = view.get(LEASES, LEASE_NAMESPACE, node["metadata"]["name"])
         renewed = ((lease or {}).get("spec") or {}).get("renewTime")
         if renewed:

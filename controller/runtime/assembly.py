@@ -82,6 +82,8 @@ def reconcilers(ports: ControllerPorts) -> list[Reconciler]:
     stored = sorted({kind.key for kind in ports.kinds if {"list", "watch"} <= set(kind.verbs)})
     namespaced = sorted({kind.key for kind in ports.kinds if kind.namespaced and {"list", "delete"} <= set(kind.verbs)})
 
+    started = ports.clock.now()
+
     def forgotten(port: Object) -> bool:
         return ports.forgotten(int(port["status"]["releaseRevision"]))
 
@@ -94,7 +96,7 @@ def reconcilers(ports: ControllerPorts) -> list[Reconciler]:
         GarbageReconciler(stored),
         ServiceAccountReconciler(),
         RootCaReconciler(ports.ca_pem),
-        NodeLifecycleReconciler(ports.node_grace_s, ports.clock.now()),
+        NodeLifecycleReconciler(ports.node_grace_s, lambda: max(started, ports.cache.observing_since)),
         PodGarbageReconciler(ports.finished_pods_max),
         SegmentReconciler(ports.pod_cidr, ports.segment_prefix, ports.block_prefix),
         PortReleaseReconciler(forgotten),

@@ -34,6 +34,9 @@ log = logger("reconcilers")
 class LiveReader(Reader, Protocol):
     """A cache that can be waited for."""
 
+    @property
+    def observing_since(self) -> float: ...
+
     def resources(self) -> Mapping[ResourceKey, int]: ...
 
     async def wait_synced(self) -> None: ...

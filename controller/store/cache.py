@@ -24,6 +24,8 @@ __all__ = ["Cache", "Change", "Entry", "Expired", "LoggedEvent"]
 
 log = logger("cache")
 PAGE_LIMIT = 500
+GAP_S = 5.0
+"""An interruption shorter than this keeps nobody from renewing a lease."""
 _START = PREFIX.encode()
 _END = prefix_end(_START)
 
@@ -74,6 +76,8 @@ class Cache:
         """etcd's cluster id; another one means another, or restored, data directory."""
         self.connected = False
         """Whether the watch stands right now."""
+        self._lost_at = float("-inf")
+        self._observing_since = 0.0
         self._synced = asyncio.Event()
         self._floor = 0
         self._tables: dict[ResourceKey, Table] = {}
@@ -175,7 +179,7 @@ class Cache:
                     relist = False
                 async for response in self._etcd.watch(_START, _END, self.revision + 1):
                     if not self.connected:
-                        log.info("following etcd", revision=self.revision)
+                        self._observe()
                     failures, self.connected = 0, True
                     self._apply(response)
             except Compacted as err:
@@ -186,8 +190,24 @@ class Cache:
                 if failures in (1, 5) or failures % 30 == 0:
                     log.warning("etcd is away, retrying", reason=str(err), failures=failures)
             finally:
+                if self.connected:
+                    self._lost_at = self._clock.now()
                 self.connected = False
             await self._clock.sleep(backoff_s(max(1, failures), cap_s=1.0))
+
+    def _observe(self) -> None:
+        log.info("following etcd", revision=self.revision)
+        now = self._clock.now()
+        if now - self._lost_at > GAP_S:
+            self._observing_since = now
+
+    @property
+    def observing_since(self) -> float:
+        """Since when etcd has been followed without a gap, in seconds since the epoch; the present while it is not.
+
+        Whoever judges others by their silence must not count what could not be heard, or not be written.
+        """
+        return self._observing_since if self.connected else self._clock.now()
 
     async def _relist(self) -> None:
         """Read everything at one revision; on a repeated call feed the difference to log and subscribers."""

@@ -1,5 +1,6 @@
 """Node lifecycle, garbage collection, namespaces, segments and ports, each on a model registry."""
 
+from collections.abc import Callable
 from typing import Any
 
 from common.clock import rfc3339
@@ -40,6 +41,10 @@ def lease(found: ModelRegistry, name: str) -> None:
     found.put(LEASES, thing("Lease", name, LEASE_NAMESPACE, "coordination.k8s.io/v1", spec=renewed))
 
 
+def _since(moment: float) -> Callable[[], float]:
+    return lambda: moment
+
+
 def node_world() -> tuple[ModelRegistry, NodeLifecycleReconciler]:
     found = ModelRegistry()
     for name in ("n1", "n2"):
@@ -48,7 +53,7 @@ def node_world() -> tuple[ModelRegistry, NodeLifecycleReconciler]:
     toleration = {"key": UNREACHABLE, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
     spec = {"nodeName": "n1", "containers": [], "tolerations": [toleration]}
     found.put(PODS, thing("Pod", "p", "d", spec=spec, status={"phase": "Running", "conditions": [ready(found)]}))
-    return found, NodeLifecycleReconciler(GRACE_S, found.now)
+    return found, NodeLifecycleReconciler(GRACE_S, _since(found.now))
 
 
 def node(found: ModelRegistry, name: str = "n1") -> Object:
@@ -93,7 +98,7 @@ def test_a_host_that_comes_back_loses_its_taints() -> None:
 def test_nobody_is_called_dead_for_a_pause_of_ours() -> None:
     found, _ = node_world()
     found.now += 1000
-    reconciler = NodeLifecycleReconciler(GRACE_S, observing_since=found.now)
+    reconciler = NodeLifecycleReconciler(GRACE_S, observing_since=_since(found.now))
     assert found.plan(reconciler, "/n1").writes == ()
     found.now += GRACE_S + 1
     assert found.plan(reconciler, "/n1").writes == (), "all are silent: more likely our fault"
