@@ -55,7 +55,7 @@ def identities_of(
         Identity("apiserver", "kube-apiserver", names=(*own, *in_cluster, kubernetes_service)),
         Identity("controller", "sphere-controller", "sphere:controllers", (topology.CONTROLLER_NAME,)),
         Identity("prometheus", "prometheus", "system:monitoring"),
-        Identity("etcd", "etcd", names=(*own, topology.CONTROLLER_NAME)),  # etcd's own gateway is a client of it
+        Identity("etcd", "etcd", names=own),
         Identity("broker", "mosquitto", names=own),
     ]
     for name, address in hosts:
