@@ -49,8 +49,9 @@ class Connection:
         await self._writer.drain()
 
     async def flush(self) -> None:
-        """Wait until all that was written has been handed to the kernel. Raises ``ConnectionError``."""
-        self._writer.transport.set_write_buffer_limits(high=0)
+        """Wait until all that was written is on its way. Raises ``ConnectionError``."""
+        # Not 0: a transport with TLS holds that to be reached when nothing is buffered, and would wait for ever.
+        self._writer.transport.set_write_buffer_limits(high=1)
         await self._writer.drain()
 
     def close(self) -> None:

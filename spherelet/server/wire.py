@@ -14,7 +14,7 @@ PROTOCOL: Final = "SPDY/3.1"
 VERSION_HEADER: Final = "X-Stream-Protocol-Version"
 ACCEPTED_HEADER: Final = "X-Accepted-Stream-Protocol-Versions"
 HEARTBEAT_S: Final = 10.0
-LEAVE_S: Final = 30.0
+LEAVE_S: Final = 300.0
 """How long a client may take to close a finished session. Closing first could cost it what it has not read yet."""
 
 

@@ -1,107 +1,27 @@
 """The server's streams against real containers."""
 
 import asyncio
-import contextlib
 import json
 import os
 import struct
 import subprocess
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import aiohttp
 import pytest
-from prometheus_client import CollectorRegistry
 
-from common.clock import SystemClock
-from common.settings import TlsFiles
-from common.tls import client_context
 from spherelet import execution
-from spherelet.config import Server as ServerConfig
-from spherelet.model import ContainerState, PodView
+from spherelet.model import ContainerState
 from spherelet.server import spdy
-from spherelet.server.app import Server
 from spherelet.server.remotecommand import V4, V5
 from spherelet.server.rotation import rotate
-from spherelet.stats import Stats
-from tests.support.mosquitto import Authority
 from tests.support.oci_container import container, crun
+from tests.support.spherelet_server import OnePod, serving
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
 ]
-
-
-class OnePod:
-    """A host with one pod and one container."""
-
-    def __init__(self, state: ContainerState, spec: dict[str, object], netns: Path | None = None) -> None:
-        self.view = PodView(
-            {
-                "metadata": {"name": "web", "namespace": "shop", "uid": "uid-1"},
-                "spec": {"containers": [{"name": "main", **spec}]},
-            }
-        )
-        self.state = state
-        self._netns = netns
-
-    def pod(self, namespace: str, name: str) -> PodView | None:
-        return self.view if (namespace, name) == ("shop", "web") else None
-
-    def pods(self) -> list[PodView]:
-        return [self.view]
-
-    def containers(self, pod_uid: str) -> Mapping[str, tuple[ContainerState, ...]]:
-        return {"main": (self.state,)}
-
-    def netns(self, pod_uid: str) -> Path | None:
-        return self._netns
-
-    def runtime_command(self, handler: str) -> Sequence[str]:
-        return crun(self.state.directory.parent / "crun")
-
-
-class Client:
-    """Talks to a running server."""
-
-    def __init__(self, session: aiohttp.ClientSession, base: str) -> None:
-        self.session = session
-        self.base = base
-
-    async def command(
-        self, path: str, *, stdin: bytes | None = None, protocol: str = V5
-    ) -> tuple[dict[int, bytes], dict[str, object]]:
-        """Run to the end: bytes by channel, and the final status."""
-        output: dict[int, bytes] = {}
-        async with self.session.ws_connect(self.base + path, protocols=(protocol,)) as websocket:
-            if stdin is not None:
-                await websocket.send_bytes(b"\0" + stdin)
-                await websocket.send_bytes(b"\xff\0")
-            async for message in websocket:
-                output[message.data[0]] = output.get(message.data[0], b"") + message.data[1:]
-        return output, json.loads(output.pop(3))
-
-
-@contextlib.asynccontextmanager
-async def serving(tmp_path: Path, pods: OnePod, identity: str = "sphere-controller") -> AsyncIterator[Client]:
-    authority = Authority(tmp_path)
-    files: TlsFiles = authority.identity("system:node:host-1")
-    server = Server(
-        ServerConfig(listen="127.0.0.1:0", tls=files),
-        pods,
-        Stats("host-1", "/sphere/host-1", tmp_path, SystemClock(), lambda: iter(())),
-        CollectorRegistry(),
-        SystemClock(),
-        lambda: (),
-    )
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(server.run())
-        await server.listening.wait()
-        connector = aiohttp.TCPConnector(ssl=client_context(authority.identity(identity)))
-        async with aiohttp.ClientSession(connector=connector) as session:
-            yield Client(session, f"https://127.0.0.1:{server.port}")
-        task.cancel()
 
 
 @pytest.fixture(scope="module")
