@@ -12,6 +12,7 @@ from controller.network.metrics import NetworkMetrics
 from controller.runtime.census import Census
 from controller.runtime.metrics import ControllerMetrics
 from nsx_agent.metrics import AgentMeter
+from sphere.layout import PROJECT
 
 PREFIXES = (
     "sphere_controller_",
@@ -71,3 +72,16 @@ def test_labels_are_few(process: str, family: Metric) -> None:
     labels = {label for sample in family.samples for label in sample.labels} - {"le"}
     assert not labels & {"pod", "pod_uid", "uid", "container_id", "name", "address"}, "unbounded labels fill Prometheus"
     assert len(labels) <= 7
+
+
+def test_the_reference_names_every_metric() -> None:
+    table = (PROJECT / "ansible" / "README.md").read_text().split("### Metrics")[1]
+    documented = set(re.findall(r"`([a-z_]+)`", "".join(row for row in table.splitlines() if row.startswith("| `"))))
+    registered = {
+        family.name + ("_total" if family.type == "counter" else "")
+        for _, family in _families()
+        if not family.name.startswith(("process_", "python_"))
+    }
+    # The store's own are made together with the store.
+    store = {"apiserver_storage_objects", "apiserver_longrunning_requests", "sphere_controller_store_revision"}
+    assert documented == registered | store
