@@ -68,9 +68,11 @@ class WebSocketChannels(Channels):
 
     async def pump_in(self, stdin: Feed, end_stdin: EndStdin, resize: Resize) -> None:
         async for message in self._socket:
-            if message.type is not WSMsgType.BINARY or not message.data:
+            # Clients send what they have as text as text: the Python client's write_stdin("...").
+            data = message.data.encode() if message.type is WSMsgType.TEXT else message.data
+            if message.type not in (WSMsgType.BINARY, WSMsgType.TEXT) or not data:
                 continue
-            channel, payload = message.data[0], message.data[1:]
+            channel, payload = data[0], data[1:]
             if channel == STDIN:
                 await feed_stdin(payload, stdin, end_stdin)
             elif channel == RESIZE:
