@@ -55,7 +55,12 @@ class Connection:
         await self._writer.drain()
 
     def close(self) -> None:
+        """Send what was written, then close."""
         self._writer.close()
+
+    def abort(self) -> None:
+        """Close at once, even if the peer takes nothing any more."""
+        self._writer.transport.abort()
 
 
 class Detached(web.StreamResponse):

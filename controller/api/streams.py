@@ -170,11 +170,14 @@ class _Relay:
         offered = [(VERSION_HEADER, each) for each in http.headers.getall(VERSION_HEADER, [])]
         answer = await self._spherelets.open_upgraded(endpoint, path, query, [("Upgrade", SPDY), *offered])
         assert answer.connection is not None
-        with contextlib.closing(answer.connection) as node:
-            chosen = answer.headers.get(VERSION_HEADER.lower(), "")
+        chosen = answer.headers.get(VERSION_HEADER.lower(), "")
+        try:
             with contextlib.suppress(ConnectionError):
                 async with upgrade.accept(http, {"Upgrade": SPDY, VERSION_HEADER: chosen}) as client:
-                    await relay_bytes(client, node)
+                    await relay_bytes(client, answer.connection)
+        finally:
+            # Either the node has ended the session, or the client has left and what it sent last has no meaning.
+            answer.connection.abort()
         return upgrade.Detached()
 
     async def _upgrade_websocket(self, http: web.BaseRequest, endpoint: Endpoint, path: str, query: Query) -> Answer:

@@ -135,3 +135,19 @@ def test_port_forward_over_spdy(spdy: Kubectl) -> None:
     with forwarded(spdy, "pod/p", ":8080") as port, ThreadPoolExecutor(6) as pool:
         assert set(pool.map(fetch, [port] * 6)) == {digest}
         assert fetch(port) == digest
+
+
+@pytest.mark.parametrize("options", [SPDY_ONLY, {}], ids=["spdy", "default"])
+def test_entering_a_pod_takes_the_right_to_create_it(kubectl: Kubectl, options: dict[str, str]) -> None:
+    kubectl.kubectl.environ.update(options)
+    kubectl.apply(pod("p"))
+    for verb in ("create", "get"):
+        kubectl("create", "role", verb, f"--verb={verb}", "--resource=pods/exec")
+        kubectl("create", "rolebinding", verb, f"--role={verb}", f"--user={verb}r")
+    kubectl("create", "role", "look", "--verb=get", "--resource=pods")
+    kubectl("create", "rolebinding", "look", "--role=look", "--user=creater", "--user=getr")
+    ready(kubectl, "p")
+    assert kubectl("--as=creater", "exec", "p", "--", "echo", "in") == "in\n"
+    refused = kubectl.attempt("--as=getr", "exec", "p", "--", "echo", "in")
+    assert refused.returncode == 1
+    assert 'cannot create resource "pods/exec"' in refused.stderr
