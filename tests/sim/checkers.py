@@ -26,7 +26,8 @@ from controller.kinds.kind import Object
 from controller.network.views import POLICIES
 from controller.reconcilers import pods
 from controller.reconcilers.conditions import find
-from controller.runtime.resources import DEPLOYMENTS, NAMESPACES, PODS, PORTS, REPLICA_SETS, SERVICES
+from controller.runtime.assembly import NODE_GRACE_S
+from controller.runtime.resources import DEPLOYMENTS, NAMESPACES, NODES, PODS, PORTS, REPLICA_SETS, SERVICES
 from controller.store.entry import parse_key
 from nsx_agent.desired import ScopeStore
 from nsx_agent.flows import Verdicts
@@ -66,6 +67,8 @@ class Checkers:
         self._network_revision = 0
         self._allowed: dict[str, list[tuple[float, int]]] = {}
         self._readiness: dict[str, float] = {}
+        self._confirmed: dict[tuple[str, str], dict[str, bytes]] = {}
+        """Items of a scope at the agent's last watermark, by host and scope."""
         self.user_deleted: set[str] = set()
 
     def _count(self, what: str) -> None:
@@ -93,14 +96,28 @@ class Checkers:
                 new = self.objects[key] = orjson.loads(version.value)
             if resource == PODS:
                 self._pod(old, new)
+            elif resource == NODES and old is not None and new is not None:
+                self._node(old, new)
             elif resource == PORTS:
                 self._port(old, new, version.revision)
             elif resource in (DEPLOYMENTS, REPLICA_SETS) and new is not None:
                 self._size(resource, new)
+                if resource == REPLICA_SETS:
+                    self._scaled(old, new)
             elif resource in (POLICIES, NAMESPACES) and _changed(old, new):
                 self._network_revision = version.revision
             if resource in (POLICIES, SERVICES) and new is not None:
                 self._realized(resource, old, new)
+
+    def _node(self, old: Object, new: Object) -> None:
+        """A host is called dead only for a silence that is its own."""
+        states = [find((each.get("status") or {}).get("conditions"), "Ready") or {} for each in (old, new)]
+        if states[1].get("status") != "Unknown" or states[0].get("status") == "Unknown":
+            return
+        self._count("host called dead")
+        up_s = self._world.now() - self._world.etcd.up_since
+        name = new["metadata"]["name"]
+        self.require(up_s >= NODE_GRACE_S - 1.0, f"{name} is called dead {up_s:.1f} s after etcd came back")
 
     def _pod(self, old: Object | None, new: Object | None) -> None:
         if new is None:
@@ -155,13 +172,20 @@ class Checkers:
         most = self._most_allowed(replica_set)
         active = len(self._active(replica_set))
         self.require(active <= most, f"{name} is pod number {active} of a ReplicaSet of {most}")
-        deployment = self._deployment_of(replica_set)
+
+    def _scaled(self, old: Object | None, new: Object) -> None:
+        """A ReplicaSet was made or grew: all of its Deployment's may not want more than it allows."""
+        if new["spec"].get("replicas", 1) <= (old["spec"].get("replicas", 1) if old is not None else 0):
+            return
+        deployment = self._deployment_of(new["metadata"]["uid"])
         if deployment is None:
             return
+        self._count("surge of sizes")
         uid = deployment["metadata"]["uid"]
-        total = sum(len(self._active(each)) for each in self._replica_sets_of(uid))
-        most = self._most_allowed(uid)
-        self.require(total <= most, f"{name} is pod number {total} of a Deployment that may have {most}")
+        sets = [each for each in self.of(REPLICA_SETS) if each["metadata"]["uid"] in self._replica_sets_of(uid)]
+        total, most = sum(each["spec"].get("replicas", 1) for each in sets), self._most_allowed(uid)
+        name = new["metadata"]["name"]
+        self.require(total <= most, f"{name} grew: {total} pods are wanted of a Deployment that may have {most}")
 
     def _availability(self, replica_set: str, name: str) -> None:
         """A ready pod was deleted, not by the user: enough must be left, if nothing else changed lately."""
@@ -242,18 +266,14 @@ class Checkers:
         payload = wanted.items.get(key) if wanted is not None else None
         if payload is None:
             return
-        item = decode_item(key, payload)
         for host in self._world.steady_hosts():
-            if host.name not in network.live_span(scope) or host.agent is None:
+            if not self._world.steady(host.name, scope.path):
                 continue
             self._count("realized")
-            store = host.agent.desired.by_path(scope.path)
-            held = store.held.get(key) if store is not None else None
+            held = self._confirmed.get((host.name, scope.path), {}).get(key)
             # Endpoints come and go without a new generation; the policy is as it was written.
             same = held is not None and (resource == SERVICES or held == payload)
-            self.require(same, f"{key} is Realized, but {host.name} does not hold it")
-            if isinstance(item, PolicyItem):
-                self.check_enforced(host, scope.path.removeprefix("ns/"), "its policy is Realized")
+            self.require(same, f"{key} is Realized, but {host.name} has not confirmed it")
 
     # Agents
 
@@ -265,6 +285,7 @@ class Checkers:
         if store is None or watermark.failures:
             return
         self._count("watermark")
+        self._confirmed[host.name, watermark.scope] = dict(store.held)
         digest = set_digest(item_hash(key, payload) for key, payload in store.held.items())
         self.require(digest == watermark.digest, f"{host.name} confirms {watermark.scope} without holding it")
         if watermark.scope.startswith("ns/"):
@@ -339,6 +360,8 @@ class Checkers:
         """Whether a service without ready endpoints falls back on this terminating one, as Kubernetes does."""
         network = self._world.network
         assert network is not None
+        if network.planner.wanted_as_backend(address):
+            return False
         items = network.planner.desired.scopes[Scope.cluster()].items
         services = (decode_item(key, payload) for key, payload in items.items() if key.startswith("service/"))
         return any(
@@ -369,7 +392,7 @@ class Checkers:
                     continue
                 element = ElementKey(f"s_{short_hash(namespace, item.id)}", address)
                 for host in self._world.steady_hosts():
-                    if host.name not in network.live_span(scope) or host.agent is None:
+                    if not self._world.steady(host.name, scope.path) or host.agent is None:
                         continue
                     store = host.agent.desired.by_path(scope.path)
                     held = store.held.get(key) if store is not None else None

@@ -2,7 +2,7 @@
 
 import pytest
 
-USUAL_SEEDS = 20
+USUAL_SEEDS = 30
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -41,6 +41,7 @@ class Options:
     runtime_fails: float = 0.0
     stubborn: float = 0.0
     duplicates: float = 0.0
+    broker_delay_s: float = 0.0
 
 
 def swarm(seed: int) -> Options:
@@ -65,4 +66,5 @@ def swarm(seed: int) -> Options:
         runtime_fails=rng.choice([0.0, 0.0, 0.1]),
         stubborn=rng.choice([0.0, 0.2]),
         duplicates=rng.choice([0.0, 0.05]),
+        broker_delay_s=rng.choice([0.0, 0.01, 0.2]),
     )

@@ -181,7 +181,10 @@ def strike(world: World, fault: str) -> None:
         case "controller-crash":
             world.kill("controller", rng.choice([0.0, 0.0, 20.0]))
         case "etcd-outage":
-            world.etcd.start() if not world.etcd.up else world.etcd.stop()
+            if world.etcd.up:
+                world.etcd.stop()
+            else:
+                world.etcd.restart_at(world.now())
         case "etcd-watches-break":
             world.etcd.break_watches()
         case "etcd-compaction":
@@ -336,7 +339,10 @@ def _network(world: World) -> str | None:
         agent = host.agent
         if agent is None or agent.loop.memory.committed is None:
             return f"{host.name} has no agent"
-        interest = decode(agent.desired.host.held["interest/namespaces"], InterestItem).namespaces
+        told = agent.desired.host.held.get("interest/namespaces")
+        if told is None:
+            return f"{host.name} has not been told its namespaces"
+        interest = decode(told, InterestItem).namespaces
         for scope in (Scope.cluster(), Scope.host(host.name), *(Scope.namespace(name) for name in interest)):
             store = agent.desired.by_path(scope.path)
             if store is None or store.held != network.planner.desired.scopes[scope].items:

@@ -1,8 +1,8 @@
 """A whole cluster in one virtual second after the other: one seed decides everything that happens in it.
 
-Real: store, cache, API pipeline, reconcilers, scheduler, network controller, nsx-agent, spherelet's pod loop. Fake, each
-held to the real one by a contract: etcd, broker, kernel, container runtime. Phases: faults on, with every check at
-every step; then faults off, and all must converge within ``CONVERGE_S``.
+Real: store, cache, API pipeline, reconcilers, scheduler, network controller, nsx-agent, spherelet's pod loop. Fake,
+each held to the real one by a contract: etcd, broker, kernel, container runtime. Phases: faults on, with every check
+at every step; then faults off, and all must converge within ``CONVERGE_S``.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ class World:
         self.checkers = Checkers(self)
         self.etcd = EtcdServer()
         self.etcd.observers.append(self.checkers.on_commit)
-        self.broker = FakeBroker(random.Random(f"broker {seed}"), options.duplicates)
+        self.broker = FakeBroker(random.Random(f"broker {seed}"), options.duplicates, options.broker_delay_s)
         self.etcd_options = EtcdOptions(
             options.etcd_delay_s, options.watch_delay_s, options.lost_request, options.lost_answer
         )
@@ -64,7 +64,7 @@ class World:
         self._dying: set[str] = set()
         self._off: dict[str, float] = {}
         """Processes that stay down until then."""
-        self._alive_since: dict[str, float] = {}
+        self._alive_since: dict[tuple[str, str], float] = {}
         self.hosts = [
             Host(
                 number, folder, self.broker, lambda: self.controller, self.clock, options,
@@ -168,20 +168,25 @@ class World:
             self._etcd_client.dead = True
 
     async def _sample(self) -> None:
-        """Which hosts the controller has counted as alive, without a break, since when."""
+        """Which hosts the controller has counted as alive and in which spans, without a break, since when."""
         while True:
             network = self.network
             for host in self.hosts:
-                if network is None or not network.planner.alive(host.name):
-                    self._alive_since.pop(host.name, None)
-                else:
-                    self._alive_since.setdefault(host.name, self.now())
+                alive = network is not None and network.planner.alive(host.name)
+                held = network.planner.span.namespaces(host.name) if network is not None and alive else frozenset()
+                now = {(host.name, "cluster"), *((host.name, f"ns/{name}") for name in held)} if alive else set()
+                for key in [key for key in self._alive_since if key[0] == host.name and key not in now]:
+                    del self._alive_since[key]
+                for key in sorted(now):
+                    self._alive_since.setdefault(key, self.now())
             await self.clock.sleep(SAMPLE_S)
 
-    def steady(self, host: str) -> bool:
-        """Whether the controller has counted on the host for a while."""
-        since = self._alive_since.get(host)
-        return since is not None and self.now() - since >= STEADY_S
+    def steady(self, host: str, scope: str = "cluster") -> bool:
+        """Whether the controller has counted on the host to hold ``scope`` for a while."""
+        since, network = self._alive_since.get((host, scope)), self.network
+        if since is None or network is None or not network.planner.alive(host):
+            return False
+        return self.now() - since >= STEADY_S
 
     def steady_hosts(self) -> list[Host]:
         return [host for host in self.hosts if self.steady(host.name)]
@@ -197,7 +202,7 @@ class World:
         """No more faults; what is broken is mended."""
         self.say("faults off")
         self.etcd_options.lost_answer = self.etcd_options.lost_request = 0.0
-        self.etcd.start()
+        self.etcd.restart_at(self.now())
         self.broker.start()
         for host in self.hosts:
             host.quiet()
@@ -207,6 +212,32 @@ def _leaves(err: BaseException) -> list[BaseException]:
     if isinstance(err, BaseExceptionGroup):
         return [leaf for each in err.exceptions for leaf in _leaves(each)]
     return [err]
+
+
+class _OrderedTasks(dict[asyncio.Task[Any], None]):
+    """A set of tasks that is gone through in the order in which they were added."""
+
+    def add(self, task: asyncio.Task[Any]) -> None:
+        self[task] = None
+
+    def discard(self, task: asyncio.Task[Any]) -> None:
+        self.pop(task, None)
+
+
+@contextlib.contextmanager
+def ordered_task_groups() -> Iterator[None]:
+    """Task groups cancel their tasks in order: CPython keeps them in a set, whose order is that of addresses."""
+    original = asyncio.TaskGroup.__init__
+
+    def ordered(self: asyncio.TaskGroup) -> None:
+        original(self)
+        self._tasks = _OrderedTasks()  # type: ignore[attr-defined]
+
+    asyncio.TaskGroup.__init__ = ordered  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        asyncio.TaskGroup.__init__ = original  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
@@ -229,7 +260,8 @@ def deterministic(seed: int, trace: list[str]) -> Iterator[None]:
         processors=[collect], wrapper_class=structlog.make_filtering_bound_logger(20), cache_logger_on_first_use=False
     )
     try:
-        yield
+        with ordered_task_groups():
+            yield
     finally:
         random.setstate(before_state)
         uuid.uuid4 = before_uuid4
@@ -249,6 +281,8 @@ async def run_world(
             raise _Over
     except* _Over:
         pass
+    except* Violation as err:
+        raise _leaves(err)[0] from None
     except* asyncio.CancelledError:
         if world is None or world.violation is None:
             raise

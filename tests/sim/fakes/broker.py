@@ -45,9 +45,13 @@ def covers(allowed: str, pattern: str) -> bool:
 
 
 class FakeBroker:
-    """The broker's side. ``duplicates`` is the probability that a delivery happens twice."""
+    """The broker's side. ``duplicates`` is the probability that a delivery happens twice.
 
-    def __init__(self, rng: random.Random | None = None, duplicates: float = 0.0) -> None:
+    ``delay_s`` is the longest that one message may stay on its way; those behind it wait, as TCP makes them.
+    """
+
+    def __init__(self, rng: random.Random | None = None, duplicates: float = 0.0, delay_s: float = 0.0) -> None:
+        self.delay_s = delay_s
         self.retained: dict[str, bytes] = {}
         self.up = True
         self._rng = rng or random.Random(0)
@@ -89,7 +93,9 @@ class FakeBroker:
         if not any(covers(topic, pattern) for topic in self._allowed(session.user, "subscribePattern")):
             return False
         session.filters[pattern] = None
-        for topic in sorted(self.retained):
+        topics = sorted(self.retained)
+        self._rng.shuffle(topics)  # a broker sends what it retains in no particular order
+        for topic in topics:
             if matches(pattern, topic) and self._may_receive(session.user, topic):
                 self._deliver(session, Received(topic, self.retained[topic], True))
         return True
@@ -106,6 +112,11 @@ class FakeBroker:
             if message.payload:
                 self.retained[message.topic] = message.payload
         self._fan_out(message.topic, message.payload)
+
+    async def travel(self, clock: Clock) -> None:
+        """One message's way to its receiver."""
+        if self.delay_s and self._rng.random() < 0.2:
+            await clock.sleep(self._rng.uniform(0, self.delay_s))
 
     def _fan_out(self, topic: str, payload: bytes) -> None:
         for session in tuple(self._sessions):
@@ -214,7 +225,9 @@ class FakeSession:
 
         async def pump() -> None:
             while True:
-                on_message(await inbox.get())
+                message = await inbox.get()
+                await self._broker.travel(self._clock)
+                on_message(message)
 
         async def start() -> None:
             try:

@@ -54,6 +54,7 @@ class EtcdServer:
     revision: int = 1
     compacted: int = 0
     up: bool = True
+    up_since: float = 0.0
     observers: list[Callable[[list[Version]], None]] = field(default_factory=list)
     _keys: dict[bytes, list[Version]] = field(default_factory=dict)
     _history: list[list[Version]] = field(default_factory=list)
@@ -68,6 +69,12 @@ class EtcdServer:
 
     def start(self) -> None:
         self.up = True
+
+    def restart_at(self, moment: float) -> None:
+        """Start, and remember since when it has been up."""
+        if not self.up:
+            self.up_since = moment
+        self.start()
 
     def break_watches(self) -> None:
         """Every open watch stream ends."""
