@@ -42,7 +42,7 @@ class Site:
     tree: Path
     inventory: Path
 
-    def play(self, *arguments: str, timeout_s: float = 280) -> dict[str, dict[str, int]]:
+    def play(self, *arguments: str, timeout_s: float = 480) -> dict[str, dict[str, int]]:
         """Run site.yml; the recap: machine -> counts of ok, changed, failed ..."""
         command = ["ansible-playbook", "-i", str(self.inventory), "site.yml", *arguments]
         text = run(["env", "ANSIBLE_NOCOLOR=1", *command], timeout_s=timeout_s, cwd=ANSIBLE)
@@ -89,6 +89,7 @@ def _bare_tree() -> Path:
         )
         (draft / "etc/apt/apt.conf.d/90network").write_text(_apt_network_settings())
         run(["chroot", str(draft), "apt-get", "-qq", "update"], timeout_s=120)
+        run(["chroot", str(draft), "apt-get", "clean"])
         run(["tar", "-C", str(draft), "-cf", str(packed), "."], timeout_s=120)
         packed.rename(archive)
     finally:

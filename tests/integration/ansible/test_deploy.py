@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.ansible.conftest import run
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 VENV = "/opt/sphere/venv/bin"
 
 
