@@ -8,6 +8,7 @@ OpenAPI, reshaped for validation); this module undoes the reshaping. Ours (``net
 import base64
 import binascii
 import importlib.util
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 import orjson
 
-from common.clock import parse_rfc3339
+from common.clock import parse_rfc3339, rfc3339, rfc3339_micro
 from common.errors import ConfigError
 from common.quantity import InvalidQuantity, Quantity
 from controller.kinds.kind import Object
@@ -37,6 +38,7 @@ _TIMES: Final = (
     "io.k8s.apimachinery.pkg.apis.meta.v1.Time",
     "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime",
 )
+_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 DEPTH_MAX: Final = 64
 _REF_PREFIX: Final = "#/$defs/"
 
@@ -357,6 +359,8 @@ def _check_time(value: Any, place: _Place, shape: Shape) -> str:
     if not isinstance(value, str):
         return _wrong(shape, value, place)
     try:
+        if not _RFC3339.fullmatch(value):
+            raise ValueError
         parse_rfc3339(value)
     except ValueError:
         return f'parsing time "{value}" as "2006-01-02T15:04:05Z07:00": cannot parse "{value}" as "2006"'
@@ -374,6 +378,12 @@ def _check_base64(value: Any, place: _Place, shape: Shape) -> str:
     return ""
 
 
+def _stored_time(shape: Shape, value: str) -> str:
+    """In UTC with ``Z``; whole seconds, or six digits of a ``MicroTime``: clients write the same time in many ways."""
+    seconds = parse_rfc3339(value)
+    return rfc3339_micro(seconds) if shape.definition.endswith("MicroTime") else rfc3339(seconds)
+
+
 def _normalize(shape: Shape, value: Any) -> None:
     match shape.type:
         case "object":
@@ -387,6 +397,8 @@ def _normalize(shape: Shape, value: Any) -> None:
                     value[name] = str(Quantity.parse(child))
                 elif below.type == "integer":
                     value[name] = int(child)
+                elif below.type == "time":
+                    value[name] = _stored_time(below, child)
                 elif below.type in ("object", "map", "array"):
                     _normalize(below, child)
                     if not child and below.type != "object" and name not in required:

@@ -46,3 +46,18 @@ def test_merge_keys_of_lists() -> None:
 def test_our_status_of_network_policies_is_known() -> None:
     policy = {"status": {"conditions": [{"type": "Realized", "status": "True"}]}}
     assert Schemas.load().check("io.k8s.api.networking.v1.NetworkPolicy", policy) == ([], [])
+
+
+def test_a_time_is_stored_in_one_form_however_it_was_written() -> None:
+    lease = {"metadata": {"creationTimestamp": "2026-11-23T08:32:41.5+02:00"}, "spec": {"renewTime": None}}
+    lease["spec"] = {"renewTime": "2026-11-23T06:32:41+00:00", "acquireTime": "2026-11-23T06:32:41.123456Z"}
+    schemas, name = Schemas.load(), "io.k8s.api.coordination.v1.Lease"
+    assert schemas.check(name, lease) == ([], [])
+    schemas.normalize(name, lease)
+    assert lease["metadata"] == {"creationTimestamp": "2026-11-23T06:32:41Z"}
+    assert lease["spec"] == {"renewTime": "2026-11-23T06:32:41.000000Z", "acquireTime": "2026-11-23T06:32:41.123456Z"}
+
+
+def test_a_day_is_no_time() -> None:
+    _, errors = Schemas.load().check("io.k8s.api.coordination.v1.Lease", {"spec": {"renewTime": "2026-11-23"}})
+    assert errors == ['parsing time "2026-11-23" as "2006-01-02T15:04:05Z07:00": cannot parse "2026-11-23" as "2006"']
