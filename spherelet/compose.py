@@ -72,7 +72,7 @@ async def pods(
                 assembly=Assembly(config, Host.read(), volumes, environment, clock),
                 hooks=Hooks(runtime),
                 handler=_handlers(kube),
-                credentials=Credentials(kube).of,
+                credentials=Credentials(kube, events.tell).of,
                 launch=launch,
             )
             desired = Desired(records, pods_dir, config.host, clock, plans.add)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from common.errors import Terminal
@@ -13,6 +14,10 @@ from sphere.layout import Layout
 from sphere.topology import Machine
 
 NAMESPACE = "k8s.io"
+SNAPSHOTTER = "overlayfs"
+SWEEP_KEY = "sphere-sweep"
+SWEEP_DEADLINE_S = 3.0
+DISK_FULL = "no space left on device"
 IMPORT_TIMEOUT_S = 600.0
 CONTAINERD_DEADLINE_S = 20.0
 SPACE_FACTOR = 3
@@ -54,8 +59,7 @@ def wait_containerd(layout: Layout, host: Machine) -> None:
 
 def held(layout: Layout, host: Machine) -> set[str]:
     """Names of the images that the host has."""
-    words = run(machines.enter_argv(layout, host.name, ["ctr", "-n", NAMESPACE, "images", "list", "-q"]))
-    return set(words.split())
+    return set(run(machines.enter_argv(layout, host.name, _ctr("images", "list", "-q"))).split())
 
 
 def lacking(layout: Layout, hosts: tuple[Machine, ...], name: str) -> tuple[Machine, ...]:
@@ -65,7 +69,8 @@ def lacking(layout: Layout, hosts: tuple[Machine, ...], name: str) -> tuple[Mach
 
 
 def _import(layout: Layout, host: Machine, path: Path) -> None:
-    command = ["ctr", "-n", NAMESPACE, "images", "import", "--snapshotter", "overlayfs", "-"]
+    before = _digests(layout, host)
+    command = _ctr("images", "import", "--snapshotter", SNAPSHOTTER, "-")
     # Through standard input: inside the machine the path may be hidden.
     with path.open("rb") as content:
         done = subprocess.run(
@@ -76,5 +81,54 @@ def _import(layout: Layout, host: Machine, path: Path) -> None:
             timeout=IMPORT_TIMEOUT_S,
             check=False,
         )
-    if done.returncode != 0:
-        raise Terminal(f"{host.name} could not import {path}: {done.stderr.strip()}")
+    if done.returncode == 0:
+        return
+    words = done.stderr.strip().rpartition("ctr: ")[2]
+    kept = _undo(layout, host, before)
+    if DISK_FULL in words:
+        words = (
+            f"its disk for images is full; free some space in {layout.state(host.name)} "
+            f"(`sphere host exec {host.name} -- ctr -n {NAMESPACE} images rm NAME` removes an image), "
+            f"and load it again: {words}"
+        )
+    raise Terminal(f"{host.name} could not import {path}, {kept}: {words}")
+
+
+def _undo(layout: Layout, host: Machine, before: Mapping[str, str]) -> str:
+    """Take back a failed import, which stores names before it unpacks layers. Returns what came of it."""
+
+    def ctr(*arguments: str) -> bool:
+        return succeeds(machines.enter_argv(layout, host.name, _ctr(*arguments)))
+
+    try:
+        after = _digests(layout, host)
+        by_digest = {digest: name for name, digest in after.items() if name.startswith("sha256:")}
+        for name, digest in before.items():
+            if after.get(name) != digest and digest in by_digest:
+                ctr("images", "tag", "--force", by_digest[digest], name)
+        added = sorted(set(_digests(layout, host)) - set(before))
+        if added:
+            ctr("images", "rm", "--sync", *added)
+        # containerd looks for half-made layers after the removal of a snapshot only, and a full disk may have kept it
+        # from removing them; so one is made, to be removed, as soon as there is room for it.
+        deadline = time.monotonic() + SWEEP_DEADLINE_S
+        while not ctr("snapshots", "--snapshotter", SNAPSHOTTER, "prepare", SWEEP_KEY):
+            if time.monotonic() > deadline:
+                break
+            ctr("snapshots", "--snapshotter", SNAPSHOTTER, "rm", SWEEP_KEY)
+            time.sleep(0.1)
+        ctr("snapshots", "--snapshotter", SNAPSHOTTER, "rm", SWEEP_KEY)
+        left = _digests(layout, host) != before
+    except Terminal as err:
+        return f"and what it left could not be looked for ({err})"
+    return "and left part of it" if left else "and kept nothing of it"
+
+
+def _digests(layout: Layout, host: Machine) -> dict[str, str]:
+    """Image names that the host has, and the digests that they stand for."""
+    lines = run(machines.enter_argv(layout, host.name, _ctr("images", "list"))).splitlines()[1:]
+    return {words[0]: words[2] for line in lines if len(words := line.split()) > 2}
+
+
+def _ctr(*arguments: str) -> list[str]:
+    return ["ctr", "-n", NAMESPACE, *arguments]

@@ -11,7 +11,9 @@ import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 _PACKAGE = "containerd.services.snapshots.v1"
+_SWEEP_KEY = "sphere-sweep"
 _T = descriptor_pb2.FieldDescriptorProto
+_ANSWERS = {"View": "MountsResponse", "Prepare": "MountsResponse", "Mounts": "MountsResponse", "Remove": "Empty"}
 
 
 def _messages() -> dict[str, Any]:
@@ -56,7 +58,7 @@ class Snapshots:
                 request_serializer=lambda message: message.SerializeToString(),
                 response_deserializer=self._types[answer].FromString,
             )
-            for name, answer in (("View", "MountsResponse"), ("Mounts", "MountsResponse"), ("Remove", "Empty"))
+            for name, answer in _ANSWERS.items()
         }
 
     async def layers(self, chain: str) -> tuple[str, ...]:
@@ -80,11 +82,26 @@ class Snapshots:
 
     async def release(self, chain: str) -> None:
         """Let the layers of ``chain`` be collected. Idempotent."""
-        key = f"sphere-view-{chain.removeprefix('sha256:')}"
+        await self._remove(f"sphere-view-{chain.removeprefix('sha256:')}")
+
+    async def sweep(self) -> None:
+        """Have containerd remove directories of snapshots that it does not know any more.
+
+        It looks for them after the removal of a snapshot only, and not again if it could not remove them: on a full
+        disk the half of a layer would stay, and the disk full with it. So a snapshot is made, to be removed.
+        """
+        request = self._types["ViewSnapshotRequest"](snapshotter=self._snapshotter, key=_SWEEP_KEY)
         try:
-            await self._calls["Remove"](
-                self._types["KeyRequest"](snapshotter=self._snapshotter, key=key), metadata=self._metadata, timeout=30
-            )
+            await self._calls["Prepare"](request, metadata=self._metadata, timeout=30)
+        except grpc.aio.AioRpcError as err:
+            if err.code() != grpc.StatusCode.ALREADY_EXISTS:
+                raise
+        await self._remove(_SWEEP_KEY)
+
+    async def _remove(self, key: str) -> None:
+        request = self._types["KeyRequest"](snapshotter=self._snapshotter, key=key)
+        try:
+            await self._calls["Remove"](request, metadata=self._metadata, timeout=30)
         except grpc.aio.AioRpcError as err:
             if err.code() != grpc.StatusCode.NOT_FOUND:
                 raise

@@ -11,16 +11,22 @@ import orjson
 from cri_api.v1 import api_pb2, api_pb2_grpc
 
 from common.errors import Retryable
+from common.logs import logger
 from spherelet.config import Containerd, pulls_max
+from spherelet.images.explanation import is_disk_full, pull_message
 from spherelet.images.snapshots import Snapshots
 from spherelet.model import Image
 
 PULL_TIMEOUT_S = 1800.0
 STATUS_TIMEOUT_S = 20.0
+SWEEP_TRIES = 5
+SWEEP_RETRY_S = 0.2
 REFERENCE = re.compile(
     r"^(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::[0-9]+)?/)?[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
     r"(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[a-z0-9+._-]+:[0-9a-fA-F]{32,})?$"
 )
+
+log = logger("images")
 
 
 class ImageError(Retryable):
@@ -44,6 +50,7 @@ class Images:
         self._snapshots = Snapshots(self._channel, config.namespace, config.snapshotter)
         self._known: dict[str, Image] = {}
         self._pulls = asyncio.Semaphore(pulls_max)
+        self._unswept = False
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def close(self) -> None:
@@ -88,16 +95,35 @@ class Images:
             request = api_pb2.PullImageRequest(image=api_pb2.ImageSpec(image=reference))
             if auth:
                 request.auth.CopyFrom(api_pb2.AuthConfig(**auth))
+            if self._unswept:
+                await self._sweep(tries=1)
             try:
                 await self._service.PullImage(request, timeout=PULL_TIMEOUT_S)
             except grpc.aio.AioRpcError as err:
-                raise ImageError("ErrImagePull", pull_message(_text(err), err.code().name)) from err
+                if is_disk_full(err.details() or ""):
+                    self._unswept = True
+                    await self._sweep(SWEEP_TRIES)
+                text = pull_message(_text(err), err.code().name, with_credentials=bool(auth))
+                raise ImageError("ErrImagePull", text) from err
             image = await self.status(reference)
         if image is None:
             raise ImageError(
                 "ErrImagePull", f'image "{reference}" was pulled but is not there; is something removing it?'
             )
         return image
+
+    async def _sweep(self, tries: int) -> None:
+        """Free the disk of what a pull has left that the disk had no room for. If it fails, the next pull tries it."""
+        for _ in range(tries):
+            try:
+                await self._snapshots.sweep()
+            except grpc.aio.AioRpcError as err:
+                # Still full; what was downloaded is being collected, and that makes room for containerd's own notes.
+                log.info("snapshots not swept", reason=_text(err))
+                await asyncio.sleep(SWEEP_RETRY_S)
+            else:
+                self._unswept = False
+                return
 
     async def list(self) -> list[dict[str, Any]]:
         """``names`` and ``sizeBytes`` of each image, as a Node reports them."""
@@ -119,13 +145,6 @@ def check_reference(reference: str) -> None:
             f'Failed to apply default image tag "{reference}": couldn\'t parse image name "{reference}": '
             "invalid reference format",
         )
-
-
-def pull_message(text: str, code: str) -> str:
-    """What a user reads of a failed pull; a full disk is named as such. Pure."""
-    if "no space left on device" in text:
-        return f"the host's disk for images is full; remove images or add space: {text}"
-    return f"rpc error: code = {code.title().replace('_', '')} desc = {text}"
 
 
 def _text(err: grpc.aio.AioRpcError) -> str:

@@ -7,12 +7,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from common.clock import SystemClock
 from common.kube import KubeClient
@@ -36,36 +37,53 @@ world = _load("world")
 busybox_archive = _load("busybox_archive")
 
 
-@pytest.fixture(scope="session")
-def containerd() -> Iterator[Path]:
-    """Socket of a private containerd that has a busybox image."""
+@contextlib.contextmanager
+def running_containerd(registries: Mapping[str, str] = MappingProxyType({}), disk_mib: int = 0) -> Iterator[Path]:
+    """The directory of a private containerd, which serves at ``containerd.sock`` in it; removed afterwards.
+
+    ``registries`` maps the names of registries to their URLs; with ``disk_mib``, images are kept on a disk so small.
+    """
     if os.geteuid() != 0 or not shutil.which("containerd"):
         pytest.skip("needs root and containerd")
-    hugetlb = Path("/sys/fs/cgroup/hugetlb")
-    if not Path("/sys/fs/cgroup/cgroup.controllers").exists() and not (hugetlb / "cgroup.procs").exists():
-        hugetlb.mkdir(exist_ok=True)
-        subprocess.run(["mount", "-t", "cgroup", "-o", "hugetlb", "cgroup", str(hugetlb)], check=True, timeout=10)
     from common import containerd_conf
 
     root = world.scratch()
-    socket = root / "containerd.sock"
-    conf = root / "config.toml"
-    conf.write_text(containerd_conf.render(root=root / "root", state=root / "run", socket=socket))
+    socket, conf, hosts = root / "containerd.sock", root / "config.toml", root / "registries"
+    conf.write_text(containerd_conf.render(root=root / "root", state=root / "run", socket=socket, registry_hosts=hosts))
+    for name, url in registries.items():
+        (hosts / name).mkdir(parents=True)
+        text = f'server = "{url}"\n[host."{url}"]\n  capabilities = ["pull", "resolve"]\n'
+        (hosts / name / "hosts.toml").write_text(text)
+    if disk_mib:
+        (root / "root").mkdir()
+        world.mounts.mount("tmpfs", root / "root", "tmpfs", options=f"size={disk_mib}m")
     with (root / "log").open("wb") as log:
         process = subprocess.Popen(["containerd", "-c", str(conf)], stdout=log, stderr=log)
     try:
-        archive = root / "busybox.tar"
-        busybox_archive.build(archive, world.NAME)
         ends = time.monotonic() + 20
-        command = ["ctr", "-a", str(socket), "-n", "k8s.io", "image", "import", str(archive)]
-        while subprocess.run(command, capture_output=True, timeout=20).returncode != 0:
+        while subprocess.run(["ctr", "-a", str(socket), "version"], capture_output=True, timeout=20).returncode != 0:
             assert time.monotonic() < ends, (root / "log").read_text()[-2000:]
             time.sleep(0.1)
-        yield socket
+        yield root
     finally:
         process.terminate()
         process.wait(10)
         world.sweep(root, "/none")
+
+
+@pytest.fixture(scope="session")
+def containerd() -> Iterator[Path]:
+    """Socket of a private containerd that has a busybox image."""
+    with running_containerd() as root:
+        hugetlb = Path("/sys/fs/cgroup/hugetlb")
+        if not Path("/sys/fs/cgroup/cgroup.controllers").exists() and not (hugetlb / "cgroup.procs").exists():
+            hugetlb.mkdir(exist_ok=True)
+            subprocess.run(["mount", "-t", "cgroup", "-o", "hugetlb", "cgroup", str(hugetlb)], check=True, timeout=10)
+        socket, archive = root / "containerd.sock", root / "busybox.tar"
+        busybox_archive.build(archive, world.NAME)
+        command = ["ctr", "-a", str(socket), "-n", "k8s.io", "image", "import", str(archive)]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        yield socket
 
 
 class Host:
@@ -104,14 +122,28 @@ class Host:
             self._stack = None
 
 
-@pytest.fixture
-async def host(containerd: Path) -> AsyncIterator[Host]:
+@contextlib.asynccontextmanager
+async def running_host(containerd: Path, *, offline: bool = True) -> AsyncIterator[Host]:
+    """A host over the containerd at that socket; ``offline`` as in its config."""
     directory = world.scratch()
     async with world.FakeApi().serve() as api, world.FakeNetworkAgent(directory / "nsx.sock").serve() as agent:
         made = Host(directory, containerd, api, agent)
+        made.config = replace(made.config, containerd=replace(made.config.containerd, offline=offline))
         await made.start()
         try:
             yield made
         finally:
             await made.stop()
             world.sweep(directory, made.config.cgroup_parent)
+
+
+@pytest.fixture
+async def host(containerd: Path) -> AsyncIterator[Host]:
+    async with running_host(containerd) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def conftest() -> ModuleType:
+    """This module: test folders are no packages, so its context managers cannot be imported."""
+    return sys.modules[__name__]

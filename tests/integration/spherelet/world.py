@@ -27,6 +27,7 @@ class FakeApi:
 
     def __init__(self) -> None:
         self.pods: dict[str, Object] = {}
+        self.secrets: dict[str, Object] = {}
         self.events: list[Object] = []
         self.status_writes: dict[str, list[Object]] = {}
         self.revision = 1
@@ -37,6 +38,7 @@ class FakeApi:
     async def serve(self, socket_port: int = 0) -> AsyncIterator["FakeApi"]:
         app = web.Application()
         app.router.add_get("/api/v1/pods", self._list)
+        app.router.add_get("/api/v1/namespaces/{ns}/secrets/{name}", self._secret)
         app.router.add_post("/api/v1/namespaces/{ns}/events", self._event)
         app.router.add_patch("/api/v1/namespaces/{ns}/events/{name}", self._event)
         app.router.add_patch("/api/v1/namespaces/{ns}/pods/{name}/status", self._status)
@@ -52,6 +54,10 @@ class FakeApi:
             for queue in self._watchers:
                 queue.put_nowait({})
             await runner.cleanup()
+
+    async def _secret(self, request: web.Request) -> web.Response:
+        secret = self.secrets.get(request.match_info["name"])
+        return web.json_response(secret or {"code": 404, "message": "not found"}, status=200 if secret else 404)
 
     def put(self, pod: Object, kind: str = "MODIFIED") -> None:
         self.revision += 1
