@@ -21,12 +21,15 @@ NODE_MAPS = frozenset({"nodeslots", "nodestickers"})
 
 def cut_flows(kernel: Kernel, intent: Intent, done: Iterable[Change], namespaces: frozenset[str]) -> int:
     """Delete what ``done`` left behind. Returns how many flows."""
+    done = tuple(done)
     removed, fresh = balancer_changes(done)
     verdicts: dict[str, Verdicts] = {}
     for namespace in sorted(namespaces):
         firewall = intent.firewall(namespace)
         if firewall.complete and not firewall.policies:
             continue  # nobody in it is isolated, so nothing is forbidden
+        if not firewall.complete and new_ports(done).issuperset(firewall.local):
+            continue  # none of these pods has a route yet, and none gets one before the namespace is complete
         judge = Verdicts(firewall)
         verdicts |= dict.fromkeys(firewall.local, judge)
     if not removed and not fresh and not verdicts:
@@ -64,6 +67,12 @@ def balancer_changes(done: Iterable[Change]) -> tuple[frozenset[tuple[str, str, 
         else:
             before.add(_backend(service, change.data))
     return frozenset(before - after), frozenset(fresh)
+
+
+def new_ports(done: Iterable[Change]) -> frozenset[str]:
+    """Addresses of local pods whose port was not in force before ``done``."""
+    put = (change for change in done if isinstance(change, PutElement) and change.set == "ports")
+    return frozenset(change.key.rpartition(" . ")[2] for change in put if change.replaces is None)
 
 
 def _backend(service: str, data: str) -> tuple[str, str, int]:

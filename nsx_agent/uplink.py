@@ -3,6 +3,8 @@
 Messages only land in ``Desired`` and wake the loop. A scope whose manifest stays unmatched is subscribed to anew.
 """
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -17,6 +19,8 @@ from nsx_agent.desired import Desired, ScopeStore
 
 log = logger("uplink")
 VERSION: Final = "0.1.0"
+STOP_S_MAX: Final = 1.0
+"""How long a stop may take to say that the agent is gone."""
 
 
 class Session(Protocol):
@@ -24,7 +28,7 @@ class Session(Protocol):
 
     @property
     def connected(self) -> bool: ...
-    async def publish(self, messages: list[Outgoing]) -> None: ...
+    async def publish(self, messages: list[Outgoing], timeout_s: float = ...) -> None: ...
     async def subscribe(self, filters: list[str]) -> None: ...
     async def unsubscribe(self, filters: list[str]) -> None: ...
 
@@ -70,14 +74,26 @@ class Uplink:
         self._subscribed.clear()
         for store in self._desired.stores():
             store.restart()
-        online = Presence(host=self._host, online=True, version=VERSION)
+        online, offline = (
+            Outgoing(presence_topic(self._host), encode(Presence(host=self._host, online=value, version=VERSION)))
+            for value in (True, False)
+        )
+        try:
+            await self._serve(online)
+        except asyncio.CancelledError:
+            # A stop in order has no last will. When the connection is what ended, this fails at once.
+            with contextlib.suppress(Retryable):
+                await self._session.publish([offline], STOP_S_MAX)
+            raise
+
+    async def _serve(self, online: Outgoing) -> None:
         failures, announced = 0, False
         while True:
             try:
                 await self._subscribe()
                 if not announced:
                     # Only now: before a new host has its role, the broker drops what it publishes without a word.
-                    await self._session.publish([Outgoing(presence_topic(self._host), encode(online))])
+                    await self._session.publish([online])
                     announced = True
                     # Only after that: whoever comes online has confirmed nothing until it says so again.
                     self._unsent = set(self._watermarks)
