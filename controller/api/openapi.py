@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import orjson
 
+from controller.api import openapi_wire
 from controller.api.api import Call, Routes
 from controller.api.request import Answer, Reply
 from controller.api.status import ApiError, no_such_path
@@ -46,17 +47,6 @@ def group_path(group: str, version: str) -> str:
     return f"apis/{group}/{version}" if group else f"api/{version}"
 
 
-def _empty_protobuf_v2() -> bytes:
-    """``openapi.v2.Document`` with no more than ``swagger`` (1) and ``info`` (2: title 1, version 2).
-
-    kubectl asks for it when it meets a kind that v3 does not have, to check the object itself; without a definition it
-    leaves the object alone and goes on to say that there is no such kind.
-    """
-    title, version = b"Kubernetes", kind_schemas.VERSION.encode()
-    info = b"\x0a%c%b\x12%c%b" % (len(title), title, len(version), version)
-    return b"\x0a\x032.0\x12%c%b" % (len(info), info)
-
-
 class OpenApi:
     """The handlers."""
 
@@ -86,30 +76,31 @@ class OpenApi:
         found = self._versions().get(path)
         if found is None:
             raise no_such_path()
-        return self._reply(call, path, lambda: self.document_v3(*found))
+        return self._reply(call, path, lambda: orjson.dumps(self.document_v3(*found)))
 
     async def v2(self, call: Call) -> Answer:
         accept = call.request.headers.get("Accept", "")
         if _PROTOBUF_V2 in accept.replace("@", ".") and "json" not in accept:
-            return Reply(200, _empty_protobuf_v2(), _PROTOBUF_V2)
+            # kubectl before 1.27 reads it for all that it does with schemas, later ones only for kinds that v3 lacks.
+            return self._reply(call, "v2.protobuf", lambda: openapi_wire.encode(self.document_v2()), _PROTOBUF_V2)
         if accept and not any(each in accept for each in ("json", "*/*", "application/*")):
             raise ApiError(406, "NotAcceptable", f"only the following media types are accepted: {_JSON}")
-        return self._reply(call, "v2", self.document_v2)
+        return self._reply(call, "v2", lambda: orjson.dumps(self.document_v2()))
 
-    def _reply(self, call: Call, what: str, make: Callable[[], Object]) -> Reply:
+    def _reply(self, call: Call, what: str, make: Callable[[], bytes], kind: str = _JSON) -> Reply:
         etag = f'"{self.etag(what)}"'
         headers = {"ETag": etag, "Vary": "Accept"}
         if call.request.text("hash"):
             headers["Cache-Control"] = "public, immutable"
         if call.request.headers.get("If-None-Match") == etag:
-            return Reply(304, b"", headers=headers)
+            return Reply(304, b"", kind, headers)
         body = self._kept.get(etag)
         if body is None:
-            body = self._kept[etag] = orjson.dumps(make())
+            body = self._kept[etag] = make()
             if len(self._kept) > KEPT_MAX:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(etag)
-        return Reply(200, body, headers=headers)
+        return Reply(200, body, kind, headers)
 
     def document_v3(self, group: str, version: str) -> Object:
         """The document of one group and version."""
