@@ -69,7 +69,7 @@ async def run(config: Config) -> None:
         stack.push_async_callback(kube.close)
         watches = KubeClient(config.api.url, tls, connections_max=0)
         stack.push_async_callback(watches.close)
-        node = Node(config, kube, clock, lambda: loop.ports.images.list())
+        node = Node(config, kube, clock, lambda: loop.ports.images.list(), lambda: loop.ports.images.mount_points())
         sources = Sources(watches, clock)
         volumes = Volumes(sources, clock, config.address, node.allocatable())
         workers: list[Probes] = []

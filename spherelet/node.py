@@ -4,7 +4,7 @@ import asyncio
 import os
 import platform
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,13 +40,20 @@ class Node:
     """``run`` keeps the API's picture of this host true."""
 
     def __init__(
-        self, config: Config, kube: KubeClient, clock: Clock, images: Callable[[], Awaitable[list[Object]]]
+        self,
+        config: Config,
+        kube: KubeClient,
+        clock: Clock,
+        images: Callable[[], Awaitable[list[Object]]],
+        image_disks: Callable[[], Awaitable[Sequence[Path]]],
     ) -> None:
-        """``images`` lists ``status.images`` entries."""
+        """``images`` lists ``status.images`` entries; ``image_disks`` says on which file systems images are."""
         self._config = config
         self._kube = kube
         self._clock = clock
         self._list_images = images
+        self._find_image_disks = image_disks
+        self._disks: Sequence[Path] = (config.state_dir,)
         self._machine = read_machine(config.state_dir)
         self._identity = _identity(config)
         self._health: Health | None = None
@@ -95,14 +102,15 @@ class Node:
     async def _check(self, stub: Any) -> None:
         before = self.problems()
         runtime, network = await asyncio.gather(self._check_runtime(stub), check_network(self._config.nsx_socket))
-        self._health = read_health(self._config.state_dir, runtime, network)
         now = self._clock.monotonic()
         if not runtime and now - self._images_at > IMAGES_PERIOD_S:
             self._images_at = now
             try:
                 self._images = await self._list_images()
+                self._disks = (self._config.state_dir, *await self._find_image_disks())
             except (SphereError, grpc.aio.AioRpcError) as err:
                 log.info("images not listed", reason=str(err))
+        self._health = read_health(self._disks, runtime, network)
         if before != self.problems():
             log.info("node health changed", host=self._config.host, reason="; ".join(self.problems()) or "ready")
 
@@ -261,17 +269,21 @@ def read_machine(state_dir: Path) -> Machine:
     )
 
 
-def read_health(state_dir: Path, runtime: str, network: str) -> Health:
-    """Resources left on this machine, with the given verdicts on its daemons."""
-    disk = os.statvfs(state_dir)
+def read_health(disks: Sequence[Path], runtime: str, network: str) -> Health:
+    """Resources left on this machine, with the given verdicts on its daemons. Of ``disks``, the fullest counts."""
+    found = {path: os.statvfs(path) for path in disks if path.exists()}
+    fullest = min(found, key=lambda path: found[path].f_bavail / max(1, found[path].f_blocks))
+    disk = found[fullest]
+    nodes = min(found.values(), key=lambda each: each.f_favail / each.f_files if each.f_files else 1.0)
     return Health(
         runtime=runtime,
         network=network,
         memory_available=_meminfo("MemAvailable"),
         disk_available=disk.f_bavail * disk.f_frsize,
         disk_total=disk.f_blocks * disk.f_frsize,
-        inodes_available=disk.f_favail,
-        inodes_total=disk.f_files,
+        disk_path=str(fullest),
+        inodes_available=nodes.f_favail,
+        inodes_total=nodes.f_files,
         pids=int(_text("/proc/loadavg").split()[3].partition("/")[2]),
         pids_max=int(_text("/proc/sys/kernel/pid_max") or "32768"),
     )

@@ -46,6 +46,8 @@ class Health:
     inodes_total: int
     pids: int
     pids_max: int
+    disk_path: str = ""
+    """A directory on the disk that ``disk_available`` is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,8 @@ def conditions(health: Health, before: Sequence[Object], now: float) -> list[Obj
         ("MemoryPressure", memory, "KubeletHasInsufficientMemory", "KubeletHasSufficientMemory",
          "kubelet has insufficient memory available", "kubelet has sufficient memory available"),
         ("DiskPressure", disk, "KubeletHasDiskPressure", "KubeletHasNoDiskPressure",
-         "kubelet has disk pressure", "kubelet has no disk pressure"),
+         f"kubelet has disk pressure: free some space on the disk of {health.disk_path}",
+         "kubelet has no disk pressure"),
         ("PIDPressure", pids, "KubeletHasInsufficientPID", "KubeletHasSufficientPID",
          "kubelet has insufficient PID available", "kubelet has sufficient PID available"),
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,11 @@ class Images:
         answer = await self._service.ImageFsInfo(api_pb2.ImageFsInfoRequest(), timeout=STATUS_TIMEOUT_S)
         found = answer.image_filesystems
         return sum(each.used_bytes.value for each in found), sum(each.inodes_used.value for each in found)
+
+    async def mount_points(self) -> Sequence[Path]:
+        """A directory on each file system that images are on. Raises ``grpc.aio.AioRpcError``."""
+        answer = await self._service.ImageFsInfo(api_pb2.ImageFsInfoRequest(), timeout=STATUS_TIMEOUT_S)
+        return tuple(Path(each.fs_id.mountpoint) for each in answer.image_filesystems if each.fs_id.mountpoint)
 
 
 def check_reference(reference: str) -> None:

@@ -15,6 +15,8 @@ from common.errors import Terminal
 from sphere import machines, topology
 from sphere.images import load
 from sphere.layout import Layout
+from spherelet import node_status
+from spherelet.node import read_health
 from tests.support.image_registry import Registry, is_installed, running_registry
 
 pytestmark = [pytest.mark.integration, pytest.mark.skipif(not is_installed(), reason="needs docker-registry")]
@@ -98,6 +100,11 @@ def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
         time.sleep(0.02)
 
 
+def disk_pressure(disks: list[Path]) -> dict[str, Any]:
+    conditions = node_status.conditions(read_health(disks, "", ""), [], 0.0)
+    return next(each for each in conditions if each["type"] == "DiskPressure")
+
+
 async def test_an_image_larger_than_the_disk(host: Any, tiny: Path) -> None:
     w = part("world")
     before = used(tiny)
@@ -124,7 +131,13 @@ async def test_a_pod_starts_by_itself_when_there_is_space_again(host: Any, tiny:
     await w.eventually(lambda: waiting(host, "small").get("reason") == "ImagePullBackOff")
     assert "the host's disk for images is full" in waiting(host, "small")["message"]
     assert images(tiny) == []
+    disks = [host.config.state_dir, *await host.loop.ports.images.mount_points()]
+    pressure = disk_pressure(disks)
+    assert pressure["status"] == "True"
+    assert pressure["message"] == f"kubelet has disk pressure: free some space on the disk of {disks[1]}"
+    assert disks[1].is_relative_to(tiny)
     (tiny / "root/filler").unlink()
+    assert disk_pressure(disks)["status"] == "False"
     await w.eventually(lambda: host.api.status("small")["containerStatuses"][0]["ready"], timeout_s=30)
     assert f"{REGISTRY}/small:1" in images(tiny)
     host.api.delete("small", grace_s=0)
