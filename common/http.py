@@ -101,6 +101,8 @@ class PageServer:
                 pass
         except (TimeoutError, ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ssl.SSLError):
             pass  # the client is gone, slow or talks nonsense: it is dropped
+        except asyncio.CancelledError:
+            pass  # shutting down; passed on, asyncio's own callback would print a trace of it
         finally:
             self._open -= 1
             writer.close()
