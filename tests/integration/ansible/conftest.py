@@ -117,16 +117,21 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         shutil.copyfile(Path("/etc", name), root / "etc" / name)
     packages, archives = CACHE / "packages", root / "var/cache/apt/archives"
     packages.mkdir(parents=True, exist_ok=True)
-    _copy_new(packages, archives)
+    _share(packages, archives)
     yield root
-    _copy_new(archives, packages)
+    _share(archives, packages)
     shutil.rmtree(root)
 
 
-def _copy_new(source: Path, target: Path) -> None:
+def _share(source: Path, target: Path) -> None:
+    """Packages of ``source`` that ``target`` lacks; the same files, where both are on one file system."""
     for package in source.glob("*.deb"):
-        if not (target / package.name).exists():
-            shutil.copy2(package, target)
+        there = target / package.name
+        if not there.exists():
+            try:
+                os.link(package, there)
+            except OSError:
+                shutil.copy2(package, there)
 
 
 @pytest.fixture(scope="session")
