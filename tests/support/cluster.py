@@ -41,6 +41,8 @@ class Cluster:
         self.layout = layout
         self.hosts = [f"host-{number}" for number in range(1, HOSTS + 1)]
         self.kubeconfig: Path = layout.kubeconfig
+        self.since = time.time()
+        """What was logged later is of these tests."""
 
     def exec(self, machine: str, *command: str, check: bool = True, timeout_s: float = 60) -> str:
         """Run a command inside a machine (`control`, `host-N`, `outside`)."""
