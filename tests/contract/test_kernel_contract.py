@@ -57,6 +57,9 @@ BASE: dict[Key, Value] = {
 }
 
 
+ETH0 = ("link add eth0 type veth peer name peer0", "addr add 172.30.0.11/24 dev eth0", "link set eth0 up")
+
+
 def in_namespace(body: Body) -> None:
     """Run ``body`` on the real kernel, in a thread whose network namespace nobody else has."""
     failures: list[BaseException] = []
@@ -65,7 +68,7 @@ def in_namespace(body: Body) -> None:
         try:
             if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), "unshare")
-            for command in ("link add eth0 type veth peer name peer0", "addr add 172.30.0.11/24 dev eth0", "link set eth0 up"):
+            for command in ETH0:
                 subprocess.run(["ip", *command.split()], check=True, timeout=20)
             asyncio.run(on_host(body))
         except BaseException as err:

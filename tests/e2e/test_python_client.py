@@ -278,4 +278,5 @@ def test_a_person_with_a_certificate(
     )
     client.CoreV1Api(jane).create_namespaced_config_map(namespace, {"metadata": {"name": "hers"}})
     denied = refused(lambda: client.CoreV1Api(jane).list_node())
-    assert 'User "jane" cannot list resource "nodes" in API group "" at the cluster scope' in json.loads(denied.body)["message"]
+    message = json.loads(denied.body)["message"]
+    assert 'User "jane" cannot list resource "nodes" in API group "" at the cluster scope' in message

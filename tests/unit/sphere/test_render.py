@@ -1,4 +1,4 @@
-"""`sphere render` and `sphere pki issue`: what ansible's roles call. Each says truthfully whether it changed anything."""
+"""`sphere render` and `sphere pki issue`: what ansible's roles call. Each says truly whether it changed anything."""
 
 import os
 import stat
