@@ -11,8 +11,8 @@ PY := $(BIN)/python
 help: ## List the targets.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-install: ## Install what is missing: Debian packages, .venv. Quick when all is there.
-	@python3 sphere/install/bootstrap.py
+install: ## Install what is missing: Debian packages, .venv, kubectl. Quick when all is there.
+	@python3 -m sphere.install.bootstrap
 
 up: install ## Bring up a cluster on this machine (HOSTS=3 MONITORING=1), or complete it.
 	@$(BIN)/sphere up --hosts $(HOSTS) $(if $(filter 1 yes true,$(MONITORING)),--monitoring)

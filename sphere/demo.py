@@ -4,7 +4,6 @@ Run again, it converges: it repairs and completes what is there.
 """
 
 import json
-import shlex
 import socket
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from sphere import cluster, machines, topology
 from sphere.cli.progress import progress
 from sphere.commands import run
 from sphere.images import build, load, recipes
-from sphere.kubectl import Kubectl
+from sphere.kubectl import Kubectl, shell_lines
 from sphere.layout import PROJECT, Layout
 
 SHOP = PROJECT / "examples" / "shop"
@@ -197,7 +196,8 @@ def main() -> None:
         for line in lines:
             click.echo(f"  {line}")
     click.echo(f"\nAll of it was checked, in {time.monotonic() - started:.0f} s. To go on:")
-    click.echo(f"  export KUBECONFIG={shlex.quote(str(layout.kubeconfig))}")
+    for line in shell_lines(layout):
+        click.echo(f"  {line}")
 
 
 if __name__ == "__main__":

