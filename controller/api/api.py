@@ -285,12 +285,7 @@ async def _delete_collection(api: Api, request: Request, kind: Kind) -> Answer:
     await api.ports.fresh()
     namespace = request.target.namespace if kind.namespaced else None
     entries = [entry for entry in api.ports.cache.list(kind.key, namespace) if selection.matches(entry)]
-    for entry in entries:
-        try:
-            await api.deleter.delete(kind, entry.namespace, entry.name, options, request.user)
-        except ApiError as err:
-            if err.reason != "NotFound":
-                raise
+    await api.deleter.delete_all(kind, entries, options, request.user)
     metadata = {"resourceVersion": str(api.ports.cache.revision)}
     return Reply(200, reads.join_list(kind, entries, metadata))
 

@@ -3,6 +3,8 @@
 Spec: apiserver ``registry/rest/delete.go`` and ``registry/generic/registry/store.go``.
 """
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -13,7 +15,7 @@ from controller.api.admission import Admission, AdmissionRequest
 from controller.api.body import decode_object
 from controller.api.ports import Ports
 from controller.api.request import Request
-from controller.api.status import bad_request, conflict, invalid, not_found, success
+from controller.api.status import ApiError, bad_request, conflict, invalid, is_not_found, not_found, success
 from controller.api.writes import ATTEMPTS_MAX, commit
 from controller.kinds.kind import FieldError, Kind, Object
 from controller.store.cache import Entry
@@ -21,6 +23,7 @@ from controller.store.entry import encode, with_revision
 from controller.store.objects import Compare, Conflict, Delete, Put
 
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
+PARALLEL_MAX = 16
 POLICIES = {"Foreground": FOREGROUND, "Orphan": ORPHAN, "Background": ""}
 
 
@@ -44,10 +47,11 @@ async def options_of(request: Request) -> DeleteOptions:
     for name in ("gracePeriodSeconds", "propagationPolicy", "orphanDependents", "dryRun"):
         if name in request.query and name not in given:
             given[name] = list(request.query[name]) if name == "dryRun" else request.text(name)
-    return _checked(given)
+    return checked_options(given)
 
 
-def _checked(given: Object) -> DeleteOptions:
+def checked_options(given: Object) -> DeleteOptions:
+    """``metav1.DeleteOptions`` as decoded. Raises ``ApiError`` 400 or 422."""
     grace = given.get("gracePeriodSeconds")
     try:
         grace_s = None if grace is None else int(grace)
@@ -56,6 +60,11 @@ def _checked(given: Object) -> DeleteOptions:
     if grace_s is not None and grace_s < 0:
         grace_s = 1
     policy = given.get("propagationPolicy")
+    if policy is not None and given.get("orphanDependents") is not None:
+        detail = "orphanDependents and deletionPropagation cannot be both set"
+        raise invalid(
+            "meta.k8s.io", "DeleteOptions", "", [FieldError("FieldValueInvalid", "propagationPolicy", detail, policy)]
+        )
     if policy is None and given.get("orphanDependents") is not None:
         policy = "Orphan" if str(given["orphanDependents"]).lower() == "true" else "Background"
     if policy is not None and policy not in POLICIES:
@@ -66,6 +75,9 @@ def _checked(given: Object) -> DeleteOptions:
     dry_run = given.get("dryRun") or []
     if not isinstance(preconditions, dict) or not isinstance(dry_run, list):
         raise bad_request("preconditions must be an object and dryRun a list")
+    if any(value not in ("", "All") for value in dry_run):
+        error = FieldError("FieldValueNotSupported", "dryRun", 'supported values: "All"', dry_run)
+        raise invalid("meta.k8s.io", "DeleteOptions", "", [error])
     return DeleteOptions(grace_s, preconditions.get("uid"), preconditions.get("resourceVersion"), policy, bool(dry_run))
 
 
@@ -93,6 +105,23 @@ class Deleter:
             except Conflict:
                 continue
         raise conflict(kind.key, name)
+
+    async def delete_all(self, kind: Kind, entries: Sequence[Entry], options: DeleteOptions, user: User) -> None:
+        """Delete ``entries``, some at a time; those that are gone already are as good. Raises the first refusal."""
+
+        async def one(entry: Entry) -> ApiError | None:
+            try:
+                await self.delete(kind, entry.namespace, entry.name, options, user)
+            except ApiError as err:
+                return None if is_not_found(err) else err
+            return None
+
+        for start in range(0, len(entries), PARALLEL_MAX):
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(entry)) for entry in entries[start : start + PARALLEL_MAX]]
+            refused = next((err for task in tasks if (err := task.result()) is not None), None)
+            if refused is not None:
+                raise refused
 
     async def _delete_once(self, kind: Kind, entry: Entry, obj: Object, options: DeleteOptions) -> tuple[bytes, bool]:
         lingering = mark(kind, obj, options, self._ports.clock.now())

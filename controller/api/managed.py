@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from controller.api import structure
+from controller.api import last_applied, structure
 from controller.api.fieldset import Path, Paths, decode, encode, text
 from controller.api.status import ApiError
 from controller.kinds.kind import Kind, Object
@@ -15,6 +15,9 @@ from controller.kinds.schemas import Shape
 
 UPDATE_ENTRIES_MAX = 10
 ANCIENT = "ancient-changes"
+BEFORE_APPLY = "before-first-apply"
+"""Owns what was there before ownership was kept, once somebody applies."""
+_RESETS: tuple[list[Object], ...] = ([], [{}])
 _NEVER_OWNED = frozenset(
     {("f:apiVersion",), ("f:kind",), ("f:metadata",)}
     | {
@@ -60,6 +63,8 @@ def read(obj: Object) -> Owners:
     for entry in obj["metadata"].get("managedFields") or ():
         if not isinstance(entry, dict) or not entry.get("manager"):
             continue
+        if entry.get("operation", "Update") not in ("Apply", "Update"):
+            continue
         owner = Owner(
             str(entry["manager"]),
             str(entry.get("operation", "Update")),
@@ -94,12 +99,16 @@ def write(obj: Object, owners: Mapping[Owner, Owned]) -> None:
 
 
 def track(shape: Shape, old: Object | None, new: Object, manager: str, subresource: str, now: str) -> None:
-    """Record in ``new`` that ``manager`` set what differs from ``old``."""
+    """Record in ``new`` that ``manager`` set what differs from ``old``.
+
+    The managedFields that ``new`` comes with, when they differ from ``old``'s, are what the owners are from then on.
+    """
+    asked = None if old is None else _asked(old, new, subresource)
     if old is None:
         owners: Owners = {}
         changed, removed = structure.paths_of(shape, new), frozenset[Path]()
     else:
-        owners = read(old)
+        owners = read(old) if asked is None else asked
         difference = structure.compare(shape, _without_managed(old), _without_managed(new))
         changed, removed = frozenset(difference.changed), frozenset(difference.removed)
     changed = changed - _NEVER_OWNED
@@ -115,12 +124,24 @@ def track(shape: Shape, old: Object | None, new: Object, manager: str, subresour
         me = Owner(manager, "Update", new["apiVersion"], subresource)
         owners[me] = Owned(owners[me].paths | changed if me in owners else changed, now)
         _cap(owners, now)
-    elif not taken and old is not None:
+    elif not taken and old is not None and asked is None:
         # Nothing that anybody can own has changed: keep the stored text, byte for byte.
         if "managedFields" in old["metadata"]:
             new["metadata"]["managedFields"] = old["metadata"]["managedFields"]
         return
     write(new, owners)
+
+
+def _asked(old: Object, new: Object, subresource: str) -> Owners | None:
+    """Owners as the writer wants them, or None when the stored ones stand.
+
+    ``[]`` or ``[{}]`` forgets all of them. What cannot be read is ignored, so that clients that know nothing of
+    ownership do not destroy it; so is what comes through a subresource.
+    """
+    given = new["metadata"].get("managedFields")
+    if subresource or given is None or given == old["metadata"].get("managedFields"):
+        return None
+    return {} if given in _RESETS else read(new) or None
 
 
 def _without_managed(obj: Object) -> Object:
@@ -147,7 +168,7 @@ def apply(
     Returns the new object with its managedFields. Raises ``ApiError`` 409 that names every conflict.
     """
     _reset(config, kind, subresource)
-    owners = read(live)
+    owners = read(live) or _unowned(shape, live, now, kind)
     me = Owner(manager, "Apply", kind.api_version, subresource)
     wanted = structure.paths_of(shape, config) - _NEVER_OWNED
     new = structure.merged(shape, live, config)
@@ -155,7 +176,11 @@ def apply(
     changed = difference.changed
     conflicts = {o: owned.paths & changed for o, owned in owners.items() if o != me and owned.paths & changed}
     if conflicts and not force:
-        raise _conflict(conflicts, owners)
+        # kubectl going over from client-side apply: what it applied last that way is its own.
+        mine = last_applied.untouched(shape, live) if manager == last_applied.MANAGER else frozenset[Path]()
+        others = {owner: left for owner, paths in conflicts.items() if (left := paths - mine)}
+        if others:
+            raise _conflict(others, owners)
     for owner, paths in conflicts.items():
         owners[owner] = Owned(owners[owner].paths - paths, owners[owner].time)
     before = owners.pop(me, Owned(frozenset(), now))
@@ -166,7 +191,19 @@ def apply(
     # Applying the same again changes nothing, not even a time.
     owners[me] = Owned(wanted, before.time if before.paths == wanted and not difference.changed else now)
     write(new, owners)
+    if manager == last_applied.MANAGER:
+        last_applied.refresh(new, config)
     return new
+
+
+def _unowned(shape: Shape, live: Object, now: str, kind: Kind) -> Owners:
+    """Owner of an object that exists and that nobody owns anything of."""
+    if not live["metadata"].get("uid"):
+        return {}
+    paths = structure.paths_of(shape, _without_managed(live)) - _NEVER_OWNED
+    if "status" in kind.subresources:
+        paths = frozenset(path for path in paths if path[0] != "f:status")
+    return {Owner(BEFORE_APPLY, "Update", kind.api_version, ""): Owned(paths, now)}
 
 
 def _reset(config: Object, kind: Kind, subresource: str) -> None:

@@ -7,8 +7,15 @@ from controller.api import table
 from controller.api.negotiate import Accepted, negotiate
 from controller.api.ports import Ports
 from controller.api.request import Reply, Request
-from controller.api.selection import ListOptions, encode_continue, list_options, parse_revision, selection_of
-from controller.api.status import expired, not_found
+from controller.api.selection import (
+    ANY_REVISION,
+    ListOptions,
+    encode_continue,
+    list_options,
+    parse_revision,
+    selection_of,
+)
+from controller.api.status import expired, expired_page, not_found
 from controller.kinds.kind import Kind, Object
 from controller.store.cache import Entry, Expired
 
@@ -78,18 +85,17 @@ async def list_objects(ports: Ports, request: Request, kind: Kind) -> Reply:
 
 async def _entries(ports: Ports, request: Request, kind: Kind, options: ListOptions) -> tuple[list[Entry], int]:
     namespace = request.target.namespace if kind.namespaced and request.target.namespace else None
-    revision = options.continue_revision or (options.revision if options.match == "Exact" else None)
-    if revision:
+    # A limit without a match asks for just that version too.
+    exact = options.match == "Exact" or (options.limit and not options.match)
+    revision = options.continue_revision or (options.revision if exact else None)
+    if revision and revision != ANY_REVISION:
         await ports.at_least(revision)
         try:
             return ports.cache.list_at(kind.key, namespace, revision), revision
         except Expired:
-            raise expired(
-                "The provided continue parameter is too old to display a consistent list result. You must start a new "
-                "list without the continue parameter."
-                if options.continue_revision
-                else f"The resourceVersion for the provided list is too old: {revision}"
-            ) from None
+            if options.continue_revision:
+                raise expired_page(encode_continue(options.continue_key, ANY_REVISION)) from None
+            raise expired(f"The resourceVersion for the provided list is too old: {revision}") from None
     if options.revision is None:
         await ports.fresh()
     else:

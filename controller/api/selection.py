@@ -73,9 +73,15 @@ def selection_of(request: Request, kind: Kind) -> Selection:
     return Selection(labels, fields)
 
 
+ANY_REVISION = -1
+
+
 @dataclass(frozen=True, slots=True)
 class ListOptions:
-    """Validated options. ``revision`` None: not given. ``match``: '', Exact or NotOlderThan."""
+    """Validated options. ``revision`` None: not given. ``match``: '', Exact or NotOlderThan.
+
+    ``continue_revision`` 0: no token was given; ``ANY_REVISION``: go on in whatever is there now.
+    """
 
     revision: int | None
     match: str
@@ -139,7 +145,7 @@ def decode_continue(token: str) -> tuple[str, int]:
     try:
         data = orjson.loads(base64.urlsafe_b64decode(token.encode() + b"=" * (-len(token) % 4)))
         key, revision = data["after"], data["rv"]
-        if not isinstance(key, str) or not isinstance(revision, int) or revision < 0 or data["v"] != 1:
+        if not isinstance(key, str) or not isinstance(revision, int) or revision < ANY_REVISION or data["v"] != 1:
             raise ValueError(token)
     except (ValueError, KeyError, TypeError, binascii.Error) as err:
         raise bad_request("continue key is not valid: it was not issued by this server") from err

@@ -42,13 +42,15 @@ class ApiError(SphereError):
         self.message = message
         self.details = details or {}
         self.headers = headers or {}
+        self.metadata: Object = {}
+        """The Status' ``metav1.ListMeta``."""
 
     def status(self) -> Object:
         """The ``metav1.Status`` object."""
         status: Object = {
             "kind": "Status",
             "apiVersion": "v1",
-            "metadata": {},
+            "metadata": self.metadata,
             "status": "Failure",
             "message": self.message,
             "reason": self.reason,
@@ -118,6 +120,18 @@ def method_not_allowed() -> ApiError:
 def expired(message: str) -> ApiError:
     """410: list again."""
     return ApiError(410, "Expired", message)
+
+
+def expired_page(token: str) -> ApiError:
+    """410 for a page of a state that is gone; ``token`` goes on in the present one."""
+    err = expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list "
+        "without the continue parameter, or use the continue token in this response to retrieve the remainder of the "
+        "results. Continuing with the provided token results in an inconsistent list - objects that were created, "
+        "modified, or deleted between the time the first chunk was returned and now may show up in the list."
+    )
+    err.metadata = {"continue": token}
+    return err
 
 
 def too_old(asked: int, oldest: int) -> ApiError:

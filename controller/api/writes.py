@@ -71,6 +71,10 @@ class Writer:
             raise bodies.decoding_error(kind.kind, kind.version, errors)
         about = f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: '
         warnings = bodies.judge_fields(unknown, list(duplicates), strict, about)
+        given = obj.get("metadata")
+        if isinstance(given, dict) and given.get("managedFields") == []:
+            # An order to forget all owners, which normalizing would take for nothing said.
+            given["managedFields"] = [{}]
         self._ports.schemas.normalize(kind.schema, obj)
         if not isinstance(obj.get("metadata"), dict):
             obj["metadata"] = {}
@@ -109,7 +113,7 @@ class Writer:
         kind.default(obj)
         kind.prepare_create(obj)
         self._admission.admit(AdmissionRequest("CREATE", kind, obj, None, options.user, "", options.dry_run))
-        errors = metadata.validate(kind, obj) + kind.validate(obj)
+        errors = metadata.validate(kind, obj) + kind.validate(obj) + kind.validate_create(obj)
         name = obj["metadata"].get("name", "")
         if errors:
             raise invalid(kind.group, kind.kind, name, errors)
@@ -145,13 +149,11 @@ class Writer:
             entry = self._ports.cache.get(kind.key, namespace, name)
             if entry is None:
                 raise not_found(kind.key, name)
-            if uid is not None and uid != entry.uid:
-                raise conflict(
-                    kind.key, name, f"Precondition failed: UID in precondition: {uid}, UID in object meta: {entry.uid}"
-                )
+            _check_uid(kind, entry, uid)
             old = entry.decode()
             new = change(entry.decode())
-            wanted = new.setdefault("metadata", {}).get("resourceVersion")
+            _check_uid(kind, entry, new.setdefault("metadata", {}).get("uid"))
+            wanted = new["metadata"].get("resourceVersion")
             if wanted and wanted != "0" and wanted != str(entry.revision):
                 raise conflict(kind.key, name)
             self._prepare(kind, new, old, subresource, options)
@@ -172,11 +174,16 @@ class Writer:
         if errors:
             raise invalid(kind.group, kind.kind, name, errors)
         kind.default(new)
-        if subresource == "":
+        rule = kind.subwrites.get(subresource)
+        if rule is not None:
+            rule.confine(new, old)
+        elif subresource == "":
             kind.prepare_update(new, old)
         self._admission.admit(AdmissionRequest("UPDATE", kind, new, old, options.user, subresource, options.dry_run))
         errors = metadata.validate(kind, new)
-        if subresource in ("", "scale"):
+        if rule is not None:
+            errors += kind.validate(new) + rule.validate(new, old)
+        elif subresource in ("", "scale"):
             errors += kind.validate(new) + kind.validate_update(new, old)
         if errors:
             raise invalid(kind.group, kind.kind, name, errors)
@@ -210,6 +217,13 @@ async def commit(ports: Ports, compares: Sequence[Compare], writes: Sequence[Put
         return await ports.store.txn(compares, writes)
     except Unavailable as err:
         raise unavailable(f"the write may or may not have happened: {err}") from err
+
+
+def _check_uid(kind: Kind, entry: Entry, uid: str | None) -> None:
+    """A uid that the writer knows is a precondition: it means that object, not a namesake that came later."""
+    if uid and uid != entry.uid:
+        why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {entry.uid}"
+        raise conflict(kind.key, entry.name, why)
 
 
 def _suffix() -> str:

@@ -63,6 +63,13 @@ def _no_update_errors(obj: Object, old: Object) -> list[FieldError]:
     return []
 
 
+class Subwrite(NamedTuple):
+    """What a subresource that writes the spec may do: ``confine`` (new, old) takes back all else, in place."""
+
+    confine: Callable[[Object, Object], None]
+    validate: Callable[[Object, Object], list[FieldError]]
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A served kind. Hooks mutate or judge the new object in place; ``old`` is never mutated.
@@ -97,7 +104,11 @@ class Kind:
     prepare_create: Callable[[Object], None] = _no_change
     prepare_update: Callable[[Object, Object], None] = _no_change_on_update
     validate: Callable[[Object], list[FieldError]] = _no_errors
+    validate_create: Callable[[Object], list[FieldError]] = _no_errors
+    """Beyond ``validate``, what holds only for new objects."""
     validate_update: Callable[[Object, Object], list[FieldError]] = _no_update_errors
+    subwrites: Mapping[str, Subwrite] = field(default_factory=dict)
+    """Subresources with rules of their own, instead of ``prepare_update`` and ``validate_update``."""
     grace_s: Callable[[Object], int] = field(default=lambda obj: 0)
     """Graceful deletion period when the request names none; 0 deletes at once (unless finalizers hold it)."""
 

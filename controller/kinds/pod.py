@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import orjson
 
-from controller.kinds import pod_defaults, pod_validation
+from controller.kinds import pod_defaults, pod_subresources, pod_validation
 from controller.kinds.columns import AGE, NONE, at, computed, dig, since
 from controller.kinds.kind import Column, Kind, Object
 from controller.kinds.pod_status import ready, restarts, status_text
@@ -55,6 +55,11 @@ def _validate(pod: Object) -> Errors:
     return pod_validation.validate_pod_spec(pod.get("spec") or {})
 
 
+def _validate_create(pod: Object) -> Errors:
+    spec = pod.get("spec") or {}
+    return [forbidden("spec.ephemeralContainers", "cannot be set on create")] if spec.get("ephemeralContainers") else []
+
+
 def _validate_update(pod: Object, old: Object) -> Errors:
     """Only images, the deadline, added tolerations and scheduling-gate removal may change."""
     new_spec: Object = orjson.loads(orjson.dumps(pod.get("spec") or {}))
@@ -88,8 +93,6 @@ def _validate_update(pod: Object, old: Object) -> Errors:
         new_gates, old_gates = new_spec.pop("schedulingGates", []), old_spec.pop("schedulingGates")
         if any(gate not in old_gates for gate in new_gates):
             errors.append(forbidden("spec.schedulingGates", "only deletion is allowed, but found new scheduling gate"))
-    new_spec.pop("ephemeralContainers", None)
-    old_spec.pop("ephemeralContainers", None)
     if new_spec != old_spec:
         errors.append(forbidden("spec", f"{_IMMUTABLE_DETAIL}\n{_difference(old_spec, new_spec)}"))
     return errors
@@ -175,7 +178,9 @@ POD: Final = Kind(
     prepare_create=_prepare_create,
     prepare_update=_prepare_update,
     validate=_validate,
+    validate_create=_validate_create,
     validate_update=_validate_update,
+    subwrites=pod_subresources.subwrites(qos_class),
     grace_s=_grace,
 )
 

@@ -76,6 +76,8 @@ class Cache:
         """etcd's cluster id; another one means another, or restored, data directory."""
         self.connected = False
         """Whether the watch stands right now."""
+        self.compacted = 0
+        """States before this revision are not served any more, as etcd does not have them either."""
         self._lost_at = float("-inf")
         self._observing_since = 0.0
         self._synced = asyncio.Event()
@@ -108,6 +110,8 @@ class Cache:
 
     def list_at(self, resource: ResourceKey, namespace: str | None, revision: int) -> Entries:
         """As ``list``, as it was at ``revision``, by undoing logged events. Raises ``Expired``."""
+        if revision < self.compacted:
+            raise Expired
         table = self.table(resource)
         later = table.log.since(table.log.cursor_after(revision))
         entries = self.list(resource, namespace)

@@ -20,4 +20,6 @@ async def compact_forever(etcd: Kv, cache: Cache, clock: Clock) -> None:
                 await etcd.compact(previous)
             except (Compacted, Unavailable) as err:
                 log.info("compaction put off", reason=str(err))
+            else:
+                cache.compacted = previous
         previous = cache.revision

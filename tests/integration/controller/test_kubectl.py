@@ -100,3 +100,14 @@ async def test_finalizers_hold_a_deletion(api_server: ApiServer) -> None:
 async def test_explain_and_api_resources(api_server: ApiServer) -> None:
     assert "DeploymentStrategy" in await api_server.kubectl("explain", "deployment.spec.strategy")
     assert "deployments" in await api_server.kubectl("api-resources")
+
+
+async def test_owners_of_fields_can_be_forgotten_and_moved(api_server: ApiServer) -> None:
+    kubectl = api_server.kubectl
+    managers = ("get", "cm", "one", "-o", "jsonpath={.metadata.managedFields[*].manager}", "--show-managed-fields")
+    await kubectl("apply", "-f", "-", stdin=CONFIG_MAP)
+    assert await kubectl(*managers) == "kubectl-client-side-apply"
+    await kubectl("apply", "--server-side", "-f", "-", stdin=CONFIG_MAP.replace('"1"', '"2"'))
+    assert "kubectl-client-side-apply" not in (await kubectl(*managers)).split()
+    await kubectl("patch", "cm", "one", "--type=merge", "-p", '{"metadata":{"managedFields":[{}]}}')
+    assert await kubectl(*managers) == ""

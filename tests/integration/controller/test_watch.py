@@ -171,3 +171,31 @@ async def test_bad_requests_get_proper_answers(http: aiohttp.ClientSession) -> N
             assert response.status == code, (method, path, status)
             assert status["kind"] == "Status"
             assert status["code"] == code
+
+
+async def test_a_page_of_a_forgotten_state_can_be_gone_on_from(
+    http: aiohttp.ClientSession, api_server: ApiServer
+) -> None:
+    for index in range(3):
+        await create(http, f"p{index}", paged="yes")
+    query = {"limit": "1", "labelSelector": "paged=yes"}
+    async with http.get(PATH, params=query) as response:
+        first = await response.json()
+    await create(http, "p3", paged="yes")
+    api_server.api.ports.cache.compacted = int(first["metadata"]["resourceVersion"]) + 1
+    async with http.get(PATH, params=query | {"continue": first["metadata"]["continue"]}) as response:
+        status = await response.json()
+        assert (response.status, status["reason"]) == (410, "Expired")
+    token = status["metadata"]["continue"]
+    async with http.get(PATH, params=query | {"continue": token, "limit": "9"}) as response:
+        rest = await response.json()
+    assert [item["metadata"]["name"] for item in rest["items"]] == ["p1", "p2", "p3"]
+
+
+async def test_a_stale_uid_conflicts(http: aiohttp.ClientSession) -> None:
+    made = await create(http, "namesake")
+    made["metadata"]["uid"] = "11111111-1111-1111-1111-111111111111"
+    del made["metadata"]["resourceVersion"]
+    async with http.put(f"{PATH}/namesake", json=made) as response:
+        assert response.status == 409
+        assert "UID in precondition" in (await response.json())["message"]

@@ -1,6 +1,7 @@
 """Server-side apply: ownership, conflicts, giving up."""
 
 import copy
+import json
 
 import pytest
 
@@ -78,3 +79,63 @@ def test_an_update_takes_ownership_from_an_applier() -> None:
     managed.track(SHAPE, live, new, "editor", "", "t2")
     with pytest.raises(ApiError, match=r'conflict with "editor" using apps/v1 at t2: \.spec\.replicas'):
         apply(new, config(1), "one")
+
+
+def managed_by(obj: Object) -> dict[str, str]:
+    return {owner.manager: owner.operation for owner in managed.read(obj)}
+
+
+def track(old: Object, new: Object, manager: str = "editor") -> Object:
+    managed.track(SHAPE, old, new, manager, "", "t2")
+    return new
+
+
+@pytest.mark.parametrize("asked", [[], [{}]])
+def test_owners_can_be_forgotten(asked: list[Object]) -> None:
+    live = apply(EMPTY, config(1), "one")
+    new = copy.deepcopy(live)
+    new["metadata"]["managedFields"] = asked
+    assert managed_by(track(live, new)) == {}
+
+
+def test_owners_can_be_rewritten_and_nonsense_does_not_destroy_them() -> None:
+    live = apply(EMPTY, config(1), "one")
+    renamed, broken, silent = (copy.deepcopy(live) for _ in range(3))
+    renamed["metadata"]["managedFields"][0]["manager"] = "two"
+    broken["metadata"]["managedFields"] = [{"manager": "x", "operation": "Steal", "fieldsV1": {"f:spec": {}}}]
+    del silent["metadata"]["managedFields"]
+    assert managed_by(track(live, renamed)) == {"two": "Apply"}
+    assert managed_by(track(live, broken)) == {"one": "Apply"}
+    assert managed_by(track(live, silent)) == {"one": "Apply"}
+
+
+def test_what_was_there_before_ownership_is_not_taken_silently() -> None:
+    live = config(1)
+    live["metadata"]["uid"] = "u"
+    with pytest.raises(ApiError, match="before-first-apply"):
+        apply(live, config(2), "one")
+
+
+def client_side(replicas: int) -> Object:
+    """An object as kubectl's client-side apply leaves it."""
+    live = config(replicas)
+    note = json.dumps({**EMPTY, "metadata": {"name": "d"}, "spec": {"replicas": replicas}})
+    live["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": note}
+    return track({**copy.deepcopy(EMPTY)}, live, "kubectl-client-side-apply")
+
+
+def test_kubectl_goes_over_from_client_side_apply_without_conflict() -> None:
+    live = apply(client_side(1), config(2), "kubectl")
+    assert live["spec"]["replicas"] == 2
+    note = live["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"]
+    assert '"replicas":2' in note
+    with pytest.raises(ApiError, match="kubectl-client-side-apply"):
+        apply(client_side(1), config(2), "somebody-else")
+
+
+def test_what_others_changed_since_kubectl_applied_stays_a_conflict() -> None:
+    before = client_side(1)
+    scaled = copy.deepcopy(before)
+    scaled["spec"]["replicas"] = 5
+    with pytest.raises(ApiError, match="autoscaler"):
+        apply(track(before, scaled, "autoscaler"), config(2), "kubectl")
