@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from common.selectors import from_label_selector
 from controller.kinds.kind import Object, ResourceKey
 from controller.reconcilers import deployment_status, owners, pods
-from controller.reconcilers.replicaset import owner_patch
+from controller.reconcilers.adoption import claim, controller_keys
 from controller.reconcilers.rollout import (
     DESIRED,
     MAXIMUM,
@@ -26,7 +26,7 @@ from controller.reconcilers.rollout import (
     spec_replicas,
     status_count,
 )
-from controller.runtime.reconciler import Map, own_key, owner_keys
+from controller.runtime.reconciler import Map, own_key
 from controller.runtime.resources import DEPLOYMENTS, PODS, REPLICA_SETS, split
 from controller.runtime.view import View
 from controller.runtime.writes import NOTHING_TO_DO, Create, Delete, EmitEvent, Patch, Plan, UpdateStatus, Write
@@ -44,18 +44,6 @@ _NOT_COPIED = {
     DESIRED,
     MAXIMUM,
 }
-_REPLICA_SET_KEYS = owner_keys(DEPLOYMENTS)
-
-
-def _keys_of_replica_set(view: View, change: Change) -> tuple[str, ...]:
-    found = tuple(_REPLICA_SET_KEYS(view, change))
-    if change.entry.owners:
-        return found
-    return tuple(
-        f"{change.entry.namespace}/{each['metadata']['name']}"
-        for each in view.objects(DEPLOYMENTS, change.entry.namespace)
-        if from_label_selector(each["spec"].get("selector")).matches(change.entry.labels)
-    )
 
 
 def _keys_of_gone_pod(view: View, change: Change) -> tuple[str, ...]:
@@ -88,7 +76,7 @@ class DeploymentReconciler:
     name = "deployment-controller"
     watches: Mapping[ResourceKey, Map] = {
         DEPLOYMENTS: own_key,
-        REPLICA_SETS: _keys_of_replica_set,
+        REPLICA_SETS: controller_keys(DEPLOYMENTS),
         PODS: _keys_of_gone_pod,
     }
 
@@ -97,8 +85,9 @@ class DeploymentReconciler:
         deployment = view.get(DEPLOYMENTS, namespace, name)
         if deployment is None:
             return NOTHING_TO_DO
-        owned, claims = _claim(view, deployment)
-        sets = _divide(deployment, owned)
+        members = claim(view, deployment, REPLICA_SETS, from_label_selector(deployment["spec"].get("selector")))
+        # An adopted one counts once its reference is written, so that its size is judged on a view that has it.
+        claims, sets = members.writes, _divide(deployment, members.owned)
         bounds = bounds_of(deployment)
         status = deployment_status.counts(deployment, sets.new, sets.everyone, bounds, now)
         if pods.is_deleting(deployment):
@@ -158,29 +147,6 @@ class DeploymentReconciler:
             meta = deployment["metadata"]
             writes.append(Patch(DEPLOYMENTS, meta["namespace"], meta["name"], patch))
         return Plan(tuple(writes), again_s, f"revision {shown}")
-
-
-def _claim(view: View, deployment: Object) -> tuple[list[Object], list[Write]]:
-    meta = deployment["metadata"]
-    selector = from_label_selector(deployment["spec"].get("selector"))
-    owned: list[Object] = []
-    writes: list[Write] = []
-    for entry in view.owned(meta["uid"]):
-        rs = view.decode(entry)
-        if entry.resource != REPLICA_SETS or not owners.is_controlled_by(rs, deployment):
-            continue
-        if selector.matches(entry.labels):
-            owned.append(rs)
-        elif not entry.deleting:
-            rest = [r for r in rs["metadata"]["ownerReferences"] if r.get("uid") != meta["uid"]]
-            writes.append(owner_patch(REPLICA_SETS, rs, rest))
-    if pods.is_deleting(deployment):
-        return owned, writes
-    for entry in view.selected(REPLICA_SETS, meta["namespace"], selector):
-        if not entry.owners and not entry.deleting:
-            # Counted once the reference is written, so that its size is judged on a view that has it.
-            writes.append(owner_patch(REPLICA_SETS, view.decode(entry), [owners.reference_to(deployment)]))
-    return owned, writes
 
 
 def _divide(deployment: Object, owned: Sequence[Object]) -> _Sets:

@@ -23,6 +23,7 @@ def counts(deployment: Object, new: Object | None, everyone: Sequence[Object], b
         "readyReplicas": sum(status_count(rs, "readyReplicas") for rs in everyone),
         "availableReplicas": available,
         "unavailableReplicas": max(0, sum(spec_replicas(rs) for rs in everyone) - available),
+        "terminatingReplicas": sum(status_count(rs, "terminatingReplicas") for rs in everyone),
         "collisionCount": old.get("collisionCount", 0),
     }
     status: dict[str, Any] = {name: count for name, count in numbers.items() if count}

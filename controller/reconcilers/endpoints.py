@@ -7,7 +7,8 @@ from typing import Any
 from common.selectors import from_labels
 from controller.kinds.kind import Object
 from controller.reconcilers import pods
-from controller.runtime.resources import PODS, SERVICES
+from controller.reconcilers.adoption import selecting_keys
+from controller.runtime.resources import SERVICES
 from controller.runtime.view import View
 from controller.store.cache import Change
 
@@ -28,12 +29,10 @@ class Backend:
 
 def service_keys_of_pod(view: View, change: Change) -> tuple[str, ...]:
     """Services that select the pod now, or did before the change."""
-    versions = [change.entry.labels, *([change.old.labels] if change.old is not None else [])]
-    found = []
-    for service in view.objects(SERVICES, change.entry.namespace):
-        selector = from_labels((service.get("spec") or {}).get("selector"))
-        if any(selector.matches(labels) for labels in versions):
-            found.append(f"{change.entry.namespace}/{service['metadata']['name']}")
+    found: dict[str, None] = {}
+    for version in (change.entry, change.old):
+        if version is not None:
+            found.update(dict.fromkeys(selecting_keys(view, SERVICES, version.namespace, version.labels)))
     return tuple(found)
 
 
@@ -52,7 +51,7 @@ def backends(view: View, service: Object) -> list[Backend]:
     spec = service["spec"]
     include_not_ready = bool(spec.get("publishNotReadyAddresses"))
     found = []
-    for entry in view.selected(PODS, service["metadata"]["namespace"], from_labels(spec.get("selector"))):
+    for entry in view.selected_pods(service["metadata"]["namespace"], from_labels(spec.get("selector"))):
         pod = view.decode(entry)
         if pods.is_terminal(pod) or not (pod.get("status") or {}).get("podIP"):
             continue

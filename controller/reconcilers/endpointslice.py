@@ -6,6 +6,7 @@ from typing import Any
 from controller.kinds.kind import Object, ResourceKey
 from controller.reconcilers import endpoints, owners
 from controller.reconcilers.endpoints import Backend, PortTuple
+from controller.runtime.indexes import SERVICE_NAME, slices_of
 from controller.runtime.reconciler import Map, own_key
 from controller.runtime.resources import ENDPOINT_SLICES, NODES, PODS, SERVICES, split
 from controller.runtime.view import View
@@ -13,7 +14,6 @@ from controller.runtime.writes import NOTHING_TO_DO, Create, Delete, Plan, Updat
 from controller.store.cache import Change
 
 ENDPOINTS_MAX = 100
-SERVICE_NAME = "kubernetes.io/service-name"
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 MANAGER = "endpointslice-controller.k8s.io"
 HEADLESS = "service.kubernetes.io/headless"
@@ -40,11 +40,10 @@ class EndpointSliceReconciler:
     def plan(self, view: View, key: str, now: float) -> Plan:
         namespace, name = split(key)
         service = view.get(SERVICES, namespace, name)
-        mine = {SERVICE_NAME: name, MANAGED_BY: MANAGER}
         existing = [
             view.decode(entry)
-            for entry in view.entries(ENDPOINT_SLICES, namespace)
-            if not entry.deleting and all(entry.labels.get(label) == value for label, value in mine.items())
+            for entry in view.group(slices_of(namespace, name))
+            if not entry.deleting and entry.labels.get(MANAGED_BY) == MANAGER
         ]
         if service is None or "deletionTimestamp" in service["metadata"] or not endpoints.has_endpoints(service):
             return Plan(tuple(_delete(each) for each in existing), None, "no endpoints of ours")

@@ -76,7 +76,8 @@ class NodeLifecycleReconciler:
             meta = {"resourceVersion": node["metadata"]["resourceVersion"]}
             event = _event(node, state) if _newly_bad(node, wanted) else None
             writes.append(Patch(NODES, "", name, {"metadata": meta, "spec": {"taints": wanted}}, event=event))
-        bound = view.pods_on(name)
+        in_trouble = (state != "True" and ready is not None) or any(each["effect"] == "NoExecute" for each in wanted)
+        bound = view.pods_on(name) if in_trouble else []
         if state != "True" and ready is not None:
             writes += _pods_not_ready(view, bound, now)
         evictions, waits = _evictions(view, bound, wanted, now)

@@ -1,12 +1,16 @@
 """What controllers ask about a pod. Pure."""
 
+from typing import Final
+
 from common.clock import parse_rfc3339
 from controller.kinds.kind import Object
 from controller.reconcilers import conditions
 
+FINISHED: Final = ("Succeeded", "Failed")
+
 
 def is_terminal(pod: Object) -> bool:
-    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+    return (pod.get("status") or {}).get("phase") in FINISHED
 
 
 def is_deleting(obj: Object) -> bool:
@@ -16,6 +20,11 @@ def is_deleting(obj: Object) -> bool:
 def is_active(pod: Object) -> bool:
     """Counts as a replica: neither finished nor on its way out."""
     return not is_terminal(pod) and not is_deleting(pod)
+
+
+def is_terminating(pod: Object) -> bool:
+    """On its way out, with containers that may still run."""
+    return is_deleting(pod) and not is_terminal(pod)
 
 
 def is_ready(pod: Object) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from controller.kinds.kind import Object, ResourceKey
+from controller.runtime.indexes import port_of
 from controller.runtime.reconciler import Map, own_key
 from controller.runtime.resources import PODS, PORTS, split
 from controller.runtime.view import View
@@ -19,12 +20,7 @@ Forgotten = Callable[[Object], bool]
 def _keys_of_gone_pod(view: View, change: Change) -> tuple[str, ...]:
     if change.type != "DELETED":
         return ()
-    ports = view.objects(PORTS, change.entry.namespace)
-    return tuple(
-        f"{change.entry.namespace}/{port['metadata']['name']}"
-        for port in ports
-        if port["spec"]["podUID"] == change.entry.uid
-    )
+    return tuple(f"{port.namespace}/{port.name}" for port in view.group(port_of(change.entry.uid)))
 
 
 class PortReleaseReconciler:

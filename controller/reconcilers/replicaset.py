@@ -5,39 +5,25 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.selectors import LabelSelector, from_label_selector
+from common.selectors import from_label_selector
 from controller.kinds.kind import Object, ResourceKey
 from controller.reconcilers import conditions, owners, pods
+from controller.reconcilers.adoption import claim, controller_keys
 from controller.runtime.reconciler import Map, own_key
 from controller.runtime.resources import PODS, REPLICA_SETS, split
 from controller.runtime.view import Failure, View
-from controller.runtime.writes import NOTHING_TO_DO, Create, Delete, EmitEvent, Patch, Plan, UpdateStatus, Write
-from controller.store.cache import Change
+from controller.runtime.writes import NOTHING_TO_DO, Create, Delete, EmitEvent, Plan, UpdateStatus, Write
 
 BURST_MAX = 500
 """Pods created or deleted by one plan."""
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 
-def _keys_of_pod(view: View, change: Change) -> tuple[str, ...]:
-    found: list[str] = []
-    for entry in filter(None, (change.entry, change.old)):
-        for uid in entry.owners:
-            owner = view.by_uid(uid)
-            if owner is not None and owner.resource == REPLICA_SETS:
-                found.append(f"{owner.namespace}/{owner.name}")
-        if not entry.owners:
-            for candidate in view.objects(REPLICA_SETS, entry.namespace):
-                if from_label_selector(candidate["spec"].get("selector")).matches(entry.labels):
-                    found.append(f"{entry.namespace}/{candidate['metadata']['name']}")
-    return tuple(found)
-
-
 class ReplicaSetReconciler:
     """See the module."""
 
     name = "replicaset-controller"
-    watches: Mapping[ResourceKey, Map] = {REPLICA_SETS: own_key, PODS: _keys_of_pod}
+    watches: Mapping[ResourceKey, Map] = {REPLICA_SETS: own_key, PODS: controller_keys(REPLICA_SETS)}
 
     def plan(self, view: View, key: str, now: float) -> Plan:
         namespace, name = split(key)
@@ -45,7 +31,9 @@ class ReplicaSetReconciler:
         if rs is None:
             return NOTHING_TO_DO
         selector = from_label_selector(rs["spec"].get("selector"))
-        owned, writes = _claim(view, rs, selector)
+        members = claim(view, rs, PODS, selector, pods.is_active)
+        writes: list[Write] = [*members.writes]
+        owned = members.everyone
         active = [pod for pod in owned if pods.is_active(pod)]
         scaling: list[Write] = []
         failure = view.failure(self.name, key)
@@ -53,45 +41,10 @@ class ReplicaSetReconciler:
             scaling = _scale(view, rs, active)
         if failure is not None and any(isinstance(write, Create) for write in scaling):
             writes.append(EmitEvent(rs, "Warning", "FailedCreate", f"Error creating: {failure.message}"))
-        status, again_s = _status(rs, active, failure if scaling else None, now)
+        status, again_s = _status(rs, owned, active, failure if scaling else None, now)
         if status != (rs.get("status") or {}):
             writes.append(UpdateStatus(REPLICA_SETS, {**rs, "status": status}))
         return Plan((*writes, *scaling), again_s, f"{len(active)} of {rs['spec'].get('replicas', 1)} pods")
-
-
-def _claim(view: View, rs: Object, selector: LabelSelector) -> tuple[list[Object], list[Write]]:
-    """Pods that belong to ``rs`` and what makes the owner references say so."""
-    meta = rs["metadata"]
-    owned: list[Object] = []
-    writes: list[Write] = []
-    for entry in view.owned(meta["uid"]):
-        if entry.resource != PODS:
-            continue
-        pod = view.decode(entry)
-        if not owners.is_controlled_by(pod, rs):
-            continue
-        if selector.matches(entry.labels):
-            owned.append(pod)
-        elif not pods.is_deleting(pod):
-            rest = [r for r in pod["metadata"]["ownerReferences"] if r.get("uid") != meta["uid"]]
-            writes.append(owner_patch(PODS, pod, rest))
-    if pods.is_deleting(rs):
-        return owned, writes
-    for entry in view.selected(PODS, meta["namespace"], selector):
-        if entry.owners:
-            continue
-        pod = view.decode(entry)
-        if pods.is_active(pod) and owners.controller_of(pod) is None:
-            owned.append(pod)
-            writes.append(owner_patch(PODS, pod, [owners.reference_to(rs)]))
-    return owned, writes
-
-
-def owner_patch(resource: ResourceKey, obj: Object, references: Sequence[Mapping[str, object]]) -> Patch:
-    """Replace the owner references of exactly this version of the object."""
-    meta = obj["metadata"]
-    change = {"ownerReferences": list(references), "uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}
-    return Patch(resource, meta.get("namespace", ""), meta["name"], {"metadata": change})
 
 
 def _scale(view: View, rs: Object, active: list[Object]) -> list[Write]:
@@ -167,7 +120,7 @@ def _deletion_cost(pod: Object) -> int:
 
 
 def _status(
-    rs: Object, active: list[Object], failure: Failure | None, now: float
+    rs: Object, owned: list[Object], active: list[Object], failure: Failure | None, now: float
 ) -> tuple[dict[str, Any], float | None]:
     """The status and when a pod may become available without any other change."""
     spec = rs["spec"]
@@ -177,6 +130,7 @@ def _status(
         "fullyLabeledReplicas": sum(template_labels.matches(pod["metadata"].get("labels") or {}) for pod in active),
         "readyReplicas": sum(wait is not None for wait in waits),
         "availableReplicas": sum(wait == 0 for wait in waits),
+        "terminatingReplicas": sum(pods.is_terminating(pod) for pod in owned),
     }
     status: dict[str, Any] = {"replicas": len(active)}
     status |= {name: count for name, count in counts.items() if count}

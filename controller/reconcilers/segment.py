@@ -9,6 +9,7 @@ from controller.kinds.kind import Object, ResourceKey
 from controller.network import ipam
 from controller.network.ipam import Cidr
 from controller.reconcilers import conditions
+from controller.runtime.indexes import blocks_of
 from controller.runtime.reconciler import Map
 from controller.runtime.resources import ADDRESS_BLOCKS, NAMESPACES, NETWORK_API, PORTS, SEGMENTS
 from controller.runtime.view import View
@@ -24,11 +25,17 @@ def _all(view: View, change: Change) -> tuple[str, ...]:
     return () if change.type == "MODIFIED" and change.entry.resource != SEGMENTS else (ALL,)
 
 
+def _last_port(view: View, change: Change) -> tuple[str, ...]:
+    """A port holds the segment of a namespace that is gone."""
+    held = change.type != "DELETED" or view.entry(NAMESPACES, "", change.entry.namespace) is not None
+    return () if held else (ALL,)
+
+
 class SegmentReconciler:
     """See the module. Prefix lengths are those of the config's network section."""
 
     name = "segment-controller"
-    watches: Mapping[ResourceKey, Map] = {NAMESPACES: _all, SEGMENTS: _all, ADDRESS_BLOCKS: _all, PORTS: _all}
+    watches: Mapping[ResourceKey, Map] = {NAMESPACES: _all, SEGMENTS: _all, ADDRESS_BLOCKS: _all, PORTS: _last_port}
 
     def __init__(self, pod_cidr: str, segment_prefix: int, block_prefix: int) -> None:
         self._range = Cidr.parse(pod_cidr)
@@ -40,14 +47,11 @@ class SegmentReconciler:
         namespaces = {entry.name for entry in view.entries(NAMESPACES)}
         bases = {Cidr.parse(each).base for s in segments.values() for each in s["spec"]["subnets"]}
         vnis = {int(each["spec"]["vni"]) for each in segments.values()}
-        blocks: dict[str, list[Object]] = {}
-        for block in view.objects(ADDRESS_BLOCKS):
-            blocks.setdefault(block["spec"]["segment"], []).append(block)
         writes: list[Write] = []
         for name in sorted(segments.keys() - namespaces):
-            writes += self._removal(view, segments[name], blocks.get(name, []))
+            writes += self._removal(view, segments[name])
         for name in sorted(namespaces & segments.keys()):
-            writes += self._growth(segments[name], blocks.get(name, []), bases, now)
+            writes += self._growth(segments[name], view.group_size(blocks_of(name)), bases, now)
         for name in sorted(namespaces - segments.keys()):
             subnet = ipam.next_subnet(self._range, self._segment_prefix, bases)
             vni = ipam.next_vni(vnis)
@@ -58,17 +62,17 @@ class SegmentReconciler:
             writes.append(Create(SEGMENTS, _segment(name, vni, subnet)))
         return Plan(tuple(writes), None, f"{len(namespaces)} namespaces")
 
-    def _removal(self, view: View, segment: Object, blocks: list[Object]) -> list[Write]:
+    def _removal(self, view: View, segment: Object) -> list[Write]:
         name = segment["metadata"]["name"]
         if view.entries(PORTS, name):
             return []
-        gone: list[Write] = [_delete(ADDRESS_BLOCKS, block) for block in blocks]
-        return gone or [_delete(SEGMENTS, segment)]
+        gone: list[Write] = [Delete(ADDRESS_BLOCKS, "", each.name, each.uid) for each in view.group(blocks_of(name))]
+        return gone or [Delete(SEGMENTS, "", name, segment["metadata"]["uid"])]
 
-    def _growth(self, segment: Object, blocks: list[Object], bases: set[int], now: float) -> list[Write]:
+    def _growth(self, segment: Object, blocks: int, bases: set[int], now: float) -> list[Write]:
         """Another subnet while there are still blocks to give; a condition when the pod range has none left."""
         subnets = [Cidr.parse(each) for each in segment["spec"]["subnets"]]
-        free = sum(len(subnet.parts(self._block_prefix)) for subnet in subnets) - len(blocks)
+        free = sum(len(subnet.parts(self._block_prefix)) for subnet in subnets) - blocks
         fresh = ipam.next_subnet(self._range, self._segment_prefix, bases) if free < FREE_BLOCKS_MIN else None
         if fresh is not None:
             bases.add(fresh.base)
@@ -87,10 +91,6 @@ class SegmentReconciler:
         if listed == status.get("conditions"):
             return []
         return [UpdateStatus(SEGMENTS, {**segment, "status": {**status, "conditions": listed}})]
-
-
-def _delete(resource: ResourceKey, obj: Object) -> Delete:
-    return Delete(resource, "", obj["metadata"]["name"], obj["metadata"]["uid"])
 
 
 def _segment(namespace: str, vni: int, subnet: Cidr) -> Object:

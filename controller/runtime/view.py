@@ -4,12 +4,14 @@ All objects come from one log in revision order, so two objects of a view are ne
 Decoded objects are shared between plans: never mutate them (``copy.deepcopy`` what you change).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from common.selectors import LabelSelector
 from controller.kinds.kind import Object, ResourceKey
+from controller.runtime import indexes
+from controller.runtime.indexes import Index
 from controller.runtime.resources import PODS
 from controller.store.cache import Change
 from controller.store.entry import Entry
@@ -42,40 +44,12 @@ class Failure:
     message: str
 
 
-class Index:
-    """Groups of entries by any number of strings each, kept current by cache changes."""
-
-    def __init__(self, keys: Callable[[Entry], Iterable[str]]) -> None:
-        self._keys = keys
-        self._groups: dict[str, dict[str, Entry]] = {}
-
-    def put(self, entry: Entry, old: Entry | None) -> None:
-        if old is not None:
-            self.drop(old)
-        for key in self._keys(entry):
-            self._groups.setdefault(key, {})[entry.key] = entry
-
-    def drop(self, entry: Entry) -> None:
-        for key in self._keys(entry):
-            group = self._groups.get(key)
-            if group is not None:
-                group.pop(entry.key, None)
-                if not group:
-                    del self._groups[key]
-
-    def get(self, key: str) -> list[Entry]:
-        """Sorted by etcd key, so that no plan depends on arrival order."""
-        group = self._groups.get(key)
-        return [group[name] for name in sorted(group)] if group else []
-
-
 class View:
     """Thin read-only access to the cache. Build it once the cache is in sync: it indexes what is there."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._by_owner = Index(lambda entry: entry.owners)
-        self._by_node = Index(_node_of)
+        self._index = Index()
         self._decoded: dict[str, tuple[int, Object]] = {}
         self._failures: dict[tuple[str, str], Failure] = {}
 
@@ -83,24 +57,15 @@ class View:
         """Index what the cache holds of ``everything`` and follow it. Returns the function that stops that."""
         for resource in everything:
             for entry in self._reader.list(resource):
-                self._put(entry, None)
+                self._index.put(entry, None)
         return self._reader.subscribe(None, self._on_change)
 
     def _on_change(self, change: Change) -> None:
         if change.type == "DELETED":
             self._decoded.pop(change.entry.key, None)
-            for gone in (change.old, change.entry):
-                if gone is not None:
-                    self._by_owner.drop(gone)
-                    if gone.resource == PODS:
-                        self._by_node.drop(gone)
+            self._index.drop(change.old or change.entry)
         else:
-            self._put(change.entry, change.old)
-
-    def _put(self, entry: Entry, old: Entry | None) -> None:
-        self._by_owner.put(entry, old)
-        if entry.resource == PODS:
-            self._by_node.put(entry, old)
+            self._index.put(change.entry, change.old)
 
     @property
     def revision(self) -> int:
@@ -126,14 +91,36 @@ class View:
 
     def owned(self, uid: str) -> list[Entry]:
         """Entries of any kind that name ``uid`` as an owner."""
-        return self._by_owner.get(uid)
+        return self._index.get(indexes.owned_by(uid))
+
+    def orphans(self, resource: ResourceKey, namespace: str) -> list[Entry]:
+        """Objects without any owner. ``resource`` is one that controllers adopt."""
+        return self._index.get(indexes.orphans(resource, namespace))
 
     def pods_on(self, node: str) -> list[Entry]:
         """Pods bound to ``node``; with the empty string, those bound to none."""
-        return self._by_node.get(node)
+        return self._index.get(indexes.on_node(node))
 
-    def selected(self, resource: ResourceKey, namespace: str, selector: LabelSelector) -> list[Entry]:
-        return [entry for entry in self._reader.list(resource, namespace) if selector.matches(entry.labels)]
+    def group(self, name: str) -> list[Entry]:
+        """A group of ``controller.runtime.indexes``, sorted by key."""
+        return self._index.get(name)
+
+    def group_size(self, name: str) -> int:
+        return self._index.size(name)
+
+    def selected_pods(self, namespace: str, selector: LabelSelector) -> list[Entry]:
+        """Pods that match: looks only at those with a label that ``selector`` asks for, where it asks for one."""
+        pair = indexes.pair_of(selector)
+        if pair is None:
+            candidates = self._reader.list(PODS, namespace)
+        else:
+            candidates = self._index.get(indexes.labelled(namespace, *pair))
+        return [entry for entry in candidates if selector.matches(entry.labels)]
+
+    def selecting(self, resource: ResourceKey, namespace: str, labels: Mapping[str, str]) -> list[Entry]:
+        """Objects of ``resource`` whose ``spec.selector`` may select ``labels``: what else it asks for is unchecked."""
+        pairs = ["*", *(f"{name}={value}" for name, value in sorted(labels.items()))]
+        return [e for pair in pairs for e in self._index.get(indexes.selecting(resource, namespace, pair))]
 
     def decode(self, entry: Entry) -> Object:
         """The object, decoded at most once per version while it is in use. Do not mutate it."""
@@ -156,7 +143,3 @@ class View:
             self._failures.pop((reconciler, key), None)
         else:
             self._failures[(reconciler, key)] = failure
-
-
-def _node_of(entry: Entry) -> tuple[str, ...]:
-    return (entry.fields.get("spec.nodeName", ""),) if entry.resource == PODS else ()

@@ -9,7 +9,7 @@ from controller.reconcilers import conditions
 from controller.reconcilers.garbage import GarbageReconciler
 from controller.reconcilers.namespace import NamespaceReconciler
 from controller.reconcilers.node_lifecycle import LEASE_NAMESPACE, UNREACHABLE, NodeLifecycleReconciler
-from controller.reconcilers.pod_garbage import PodGarbageReconciler
+from controller.reconcilers.pod_garbage import FINISHED, PodGarbageReconciler
 from controller.reconcilers.port_release import PortReleaseReconciler
 from controller.reconcilers.segment import SegmentReconciler
 from controller.runtime.resources import (
@@ -117,12 +117,28 @@ def test_pods_of_a_deleted_host_go_after_a_while() -> None:
     found, _ = node_world()
     reconciler = PodGarbageReconciler(10)
     found.remove(NODES, "", "n1")
-    found.run(reconciler, "pods")
+    found.run(reconciler, "/n1")
     assert len(found.list(PODS)) == 1
-    assert found.plan(reconciler, "pods").again_s == 40
+    assert found.plan(reconciler, "/n1").again_s == 40
     found.now += 40
-    found.run(reconciler, "pods")
+    found.run(reconciler, "/n1")
+    assert found.list(PODS)[0].fields["status.phase"] == "Failed"
+    found.run(reconciler, "/n1")
     assert not found.list(PODS)
+
+
+def test_pods_that_must_stop_on_a_host_out_of_service_are_let_go() -> None:
+    found, _ = node_world()
+    reconciler = PodGarbageReconciler(10)
+    ending = found.list(PODS)[0].decode()
+    ending["metadata"] |= {"name": "ending", "uid": "u2", "deletionTimestamp": rfc3339(found.now)}
+    found.put(PODS, ending)
+    taint = {"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}
+    found.put(NODES, {**node(found), "spec": {"taints": [taint]}})
+    assert not found.plan(reconciler, "/n1").writes, "the host is ready: it says itself what has stopped"
+    found.put(NODES, {**node(found), "status": {"conditions": []}})
+    found.settle(lambda: [(reconciler, "/n1")])
+    assert [entry.name for entry in found.list(PODS)] == ["p"]
 
 
 def test_only_the_newest_finished_pods_stay() -> None:
@@ -130,7 +146,7 @@ def test_only_the_newest_finished_pods_stay() -> None:
     for index in range(4):
         found.now += 1
         found.put(PODS, thing("Pod", f"p{index}", "d", spec={}, status={"phase": "Succeeded"}))
-    found.run(PodGarbageReconciler(1), "pods")
+    found.run(PodGarbageReconciler(1), FINISHED)
     assert [entry.name for entry in found.list(PODS)] == ["p3"]
 
 

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from common.clock import rfc3339
 from controller.kinds.kind import Object
 from controller.reconcilers import conditions, owners
 from controller.reconcilers.replicaset import ReplicaSetReconciler, victims
 from controller.runtime.resources import PODS, REPLICA_SETS
 from controller.runtime.view import Failure
 from controller.runtime.writes import Create, EmitEvent, UpdateStatus
+from controller.store.cache import Change
 from tests.support.model_registry import ModelRegistry
 
 KEY = "d/rs"
@@ -153,3 +155,31 @@ def test_becomes_available_after_min_ready_seconds() -> None:
     found.now += 30
     found.run(reconciler, KEY)
     assert status(found)["availableReplicas"] == 1
+
+
+def test_counts_pods_that_are_on_their_way_out() -> None:
+    found = registry(1)
+    found.linger = True
+    rs = found.list(REPLICA_SETS)[0].decode()
+    ending = pod("ending", ownerReferences=[owners.reference_to(rs)], deletionTimestamp=rfc3339(found.now))
+    found.put(PODS, ending)
+    found.settle(lambda: [(ReplicaSetReconciler(), KEY)])
+    assert (status(found)["replicas"], status(found)["terminatingReplicas"]) == (1, 1)
+    found.remove(PODS, "d", "ending")
+    found.settle(lambda: [(ReplicaSetReconciler(), KEY)])
+    assert "terminatingReplicas" not in status(found)
+
+
+def test_a_change_of_an_orphan_wakes_those_that_select_it_and_no_other() -> None:
+    found = registry(1)
+    keys = ReplicaSetReconciler.watches[PODS]
+    other = found.list(REPLICA_SETS)[0].decode()
+    other["metadata"] = {"name": "other", "namespace": "d"}
+    other["spec"]["selector"] = {"matchExpressions": [{"key": "app", "operator": "In", "values": ["a", "b"]}]}
+    found.put(REPLICA_SETS, other)
+    entries = {}
+    for name, labels in (("mine", {"app": "a"}), ("theirs", {"app": "b"}), ("nobodys", {"tier": "a"})):
+        found.put(PODS, pod(name, labels=labels))
+        entries[name] = found.get(PODS, "d", name)
+    woken = {name: set(keys(found.view, Change("ADDED", e, None, 1))) for name, e in entries.items() if e}
+    assert woken == {"mine": {"d/rs", "d/other"}, "theirs": {"d/other"}, "nobodys": set()}
