@@ -8,10 +8,10 @@ socket that takes well under a millisecond; nft, as a process, takes 6 to 60. Wh
 import ipaddress
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from nsx_agent.kernel.netlink import NLM_F_ACK, NLM_F_CREATE, attribute, nested, text, u32
+from nsx_agent.kernel.netlink import NLM_F_CREATE, attribute, nested, text, u32
 from nsx_agent.kernel.ownership import NFT_TABLE
 from nsx_agent.model import Change, DropElement, PutElement, SetSpec
 
@@ -38,23 +38,12 @@ _NFGEN = struct.Struct(">BBH")
 def encode(
     changes: Sequence[Change], stamp_set: str, stamp: str, spec_of: Callable[[str], SetSpec | None]
 ) -> list[Part] | None:
-    """One batch with ``changes`` and the new stamp, or None if nft has to do it."""
-    parts: list[Part] = [_mark(NFNL_MSG_BATCH_BEGIN)]
-    run: list[bytes] = []
-    current: tuple[int, str] = (0, "")
+    """One batch with ``changes`` and the new stamp, or None if nft has to do it.
 
-    def close() -> None:
-        if run:
-            parts.append(_message(*current, run))
-            run.clear()
-
-    def add(kind: int, name: str, element: bytes) -> None:
-        nonlocal current
-        if current != (kind, name) or sum(map(len, run)) > LIST_BYTES_MAX:
-            close()
-            current = (kind, name)
-        run.append(element)
-
+    What leaves comes before what joins, so that a set takes one message for each, however the changes alternate.
+    """
+    leaving: dict[str, list[bytes]] = {}
+    joining: dict[str, list[bytes]] = {}
     for change in changes:
         if not isinstance(change, PutElement | DropElement):
             return None
@@ -64,14 +53,31 @@ def encode(
         key_type, _, data_type = (side.strip() for side in spec.type.partition(":"))
         key = _key(key_type, change.key)
         if isinstance(change, DropElement) or change.replaces is not None:
-            add(NFT_MSG_DELSETELEM, change.set, nested(NFTA_LIST_ELEM, key))
+            leaving.setdefault(change.set, []).append(nested(NFTA_LIST_ELEM, key))
         if isinstance(change, PutElement):
             data = _data(data_type, change.data) if data_type else b""
-            add(NFT_MSG_NEWSETELEM, change.set, nested(NFTA_LIST_ELEM, key, data))
-    close()
-    parts += _stamp(stamp_set, stamp)
-    parts.append(_mark(NFNL_MSG_BATCH_END))
-    return parts
+            joining.setdefault(change.set, []).append(nested(NFTA_LIST_ELEM, key, data))
+    return [
+        _mark(NFNL_MSG_BATCH_BEGIN),
+        *_messages(NFT_MSG_DELSETELEM, leaving),
+        *_messages(NFT_MSG_NEWSETELEM, joining),
+        *_stamp(stamp_set, stamp),
+        _mark(NFNL_MSG_BATCH_END),
+    ]
+
+
+def _messages(kind: int, elements_of: Mapping[str, list[bytes]]) -> Iterator[Part]:
+    """As few messages as the length of an attribute allows."""
+    for name, elements in elements_of.items():
+        run: list[bytes] = []
+        size = 0
+        for element in elements:
+            if size + len(element) > LIST_BYTES_MAX:
+                yield _message(kind, name, run)
+                run, size = [], 0
+            run.append(element)
+            size += len(element)
+        yield _message(kind, name, run)
 
 
 def _stamp(name: str, stamp: str) -> list[Part]:
@@ -94,7 +100,7 @@ def _message(kind: int, name: str, elements: list[bytes]) -> Part:
     ]
     if elements:
         body.append(nested(NFTA_SET_ELEM_LIST_ELEMENTS, *elements))
-    flags = NLM_F_ACK | (NLM_F_CREATE if kind == NFT_MSG_NEWSETELEM else 0)
+    flags = NLM_F_CREATE if kind == NFT_MSG_NEWSETELEM else 0
     return NFNL_SUBSYS_NFTABLES << 8 | kind, flags, b"".join(body)
 
 

@@ -8,7 +8,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from common.errors import Retryable
@@ -43,6 +43,10 @@ class NetlinkError(Retryable):
     def __init__(self, code: int, what: str) -> None:
         super().__init__(f"{what}: {os.strerror(code)}")
         self.code = code
+
+
+class NetlinkUncertain(NetlinkError):
+    """No answer arrived: the request may have been carried out, or not."""
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -86,12 +90,6 @@ def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     return found
 
 
-def numbered(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """(type, sequence, body) of each message in a datagram."""
-    for kind, sequence, _, body in messages(data):
-        yield kind, sequence, body
-
-
 def messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     """(type, sequence, port id of who asked, body) of each message in a datagram."""
     offset = 0
@@ -125,21 +123,15 @@ class Netlink:
 
     def request(self, kind: int, flags: int, body: bytes, what: str) -> None:
         """Send one request and wait for its acknowledgement. Raises ``NetlinkError`` naming ``what``."""
-        self._send(kind, flags | NLM_F_ACK, body)
-        while True:
-            for answer, sequence, data in numbered(self._socket.recv(RECEIVE_BYTES)):
-                if sequence == self._sequence and answer == NLMSG_ERROR:
-                    code = -struct.unpack_from("=i", data)[0]
-                    if code:
-                        raise NetlinkError(code, what)
-                    return
+        self._send(_message(self._next(), kind, flags | NLM_F_ACK, body), what)
+        self._acknowledged(self._sequence, self._sequence, what)
 
     def dump(self, kind: int, body: bytes, what: str) -> list[bytes]:
         """Bodies of all objects. Raises ``NetlinkError``."""
-        self._send(kind, NLM_F_DUMP, body)
+        self._send(_message(self._next(), kind, NLM_F_DUMP, body), what)
         found: list[bytes] = []
         while True:
-            for answer, sequence, data in numbered(self._socket.recv(RECEIVE_BYTES)):
+            for answer, sequence, _, data in messages(self._receive(what)):
                 if sequence != self._sequence:
                     continue
                 if answer == NLMSG_DONE:
@@ -148,22 +140,25 @@ class Netlink:
                     raise NetlinkError(-struct.unpack_from("=i", data)[0], what)
                 found.append(data)
 
-    def batch(self, parts: list[tuple[int, int, bytes]], what: str) -> None:
-        """Send messages as one datagram; every message but the first and last (batch marks) is acknowledged.
+    def batch(self, parts: Sequence[tuple[int, int, bytes]], what: str) -> None:
+        """Send messages as one datagram, the first and last of them batch marks. Raises ``NetlinkError``.
 
-        For nfnetlink batches: the kernel answers each message that asked for it, and any failure aborts all.
+        For nfnetlink batches: any failure aborts all, and the kernel reports each. Only the last message before the
+        closing mark asks for an acknowledgement: thousands of them would overflow the socket.
         """
+        first, last = self._sequence + 1, self._sequence + len(parts) - 1
         datagram = bytearray()
-        first = self._sequence + 1
         for kind, flags, body in parts:
-            self._sequence += 1
-            datagram += _HEADER.pack(16 + len(body), kind, flags | NLM_F_REQUEST, self._sequence, 0) + body
-            datagram += b"\0" * (-len(body) % 4)
-        self._socket.send(datagram)
-        last = self._sequence - 1
+            sequence = self._next()
+            datagram += _message(sequence, kind, flags | (NLM_F_ACK if sequence == last else 0), body)
+        self._send(datagram, what)
+        self._acknowledged(first, last, what)
+
+    def _acknowledged(self, first: int, last: int, what: str) -> None:
+        """Wait for the answer to message ``last``; an error of any since ``first`` is raised."""
         while True:
-            for answer, sequence, data in numbered(self._socket.recv(RECEIVE_BYTES)):
-                if answer != NLMSG_ERROR or not first <= sequence <= self._sequence:
+            for answer, sequence, _, data in messages(self._receive(what)):
+                if answer != NLMSG_ERROR or not first <= sequence <= last:
                     continue
                 code = -struct.unpack_from("=i", data)[0]
                 if code:
@@ -171,9 +166,27 @@ class Netlink:
                 if sequence == last:
                     return
 
-    def _send(self, kind: int, flags: int, body: bytes) -> None:
+    def _next(self) -> int:
         self._sequence += 1
-        self._socket.send(_HEADER.pack(16 + len(body), kind, flags | NLM_F_REQUEST, self._sequence, 0) + body)
+        return self._sequence
+
+    def _send(self, datagram: bytes | bytearray, what: str) -> None:
+        try:
+            self._socket.send(datagram)
+        except OSError as err:
+            raise NetlinkError(err.errno or errno.EIO, what) from err
+
+    def _receive(self, what: str) -> bytes:
+        """What has been done is not known if this fails."""
+        try:
+            return self._socket.recv(RECEIVE_BYTES)
+        except OSError as err:
+            raise NetlinkUncertain(err.errno or errno.ETIMEDOUT, what) from err
+
+
+def _message(sequence: int, kind: int, flags: int, body: bytes) -> bytes:
+    head = _HEADER.pack(16 + len(body), kind, flags | NLM_F_REQUEST, sequence, 0)
+    return head + body + b"\0" * (-len(body) % 4)
 
 
 def is_absent(err: NetlinkError) -> bool:

@@ -13,7 +13,7 @@ from typing import Final
 
 from common.errors import Retryable, Terminal
 from nsx_agent.kernel.elements import Part
-from nsx_agent.kernel.netlink import NETLINK_NETFILTER, Netlink, NetlinkError
+from nsx_agent.kernel.netlink import NETLINK_NETFILTER, Netlink, NetlinkError, NetlinkUncertain
 from nsx_agent.kernel.ownership import NFT_FAMILY, NFT_TABLE
 from nsx_agent.model import (
     VERDICT_SETS,
@@ -185,10 +185,12 @@ class Nft:
             return process in self._pids or process == self._elements.port
 
     async def run_elements(self, parts: list[Part]) -> None:
-        """One transaction encoded by ``elements``. Raises ``Rejected``."""
+        """One transaction encoded by ``elements``. Raises ``Rejected``; ``NetlinkUncertain`` if nobody answered."""
         async with self._running:
             try:
                 self._elements.batch(parts, "change elements")
+            except NetlinkUncertain:
+                raise
             except NetlinkError as err:
                 raise Rejected(str(err)) from err
 

@@ -216,6 +216,23 @@ def test_single_elements_take_the_short_way(run: Run) -> None:
     run(body)
 
 
+def test_the_largest_transaction_may_replace_every_element(run: Run) -> None:
+    """Acknowledgements of single messages would overflow the socket: the change was made, and seemed lost."""
+
+    async def body(kernel: Kernel) -> None:
+        await make(kernel, BASE, "x.1")
+        keys = [f"10.65.{number >> 8}.{number & 255}" for number in range(nft.ELEMENTS_MAX)]
+        for number, (data, before) in enumerate([("goto group", None), ("drop", "goto group")]):
+            changes = [PutElement("egress", key, data, before) for key in keys]
+            parts = elements.encode(changes, nft.STAMP_SET, f"x.{number}", {"egress": VERDICTS}.get)
+            assert parts is not None
+            await kernel.element_transaction(parts)
+            assert await kernel.stamp() == f"x.{number}"
+            assert held(kernel, "egress") == {POD: "goto group", **dict.fromkeys(keys, data)}
+
+    run(body)
+
+
 def test_a_pods_route_goes_with_its_link(run: Run, pod_netns: Path) -> None:
     name = ownership.link_name(UID)
     route = Route(f"{POD}/32", RouteKind.DIRECT, device=name, source="172.30.0.11")
