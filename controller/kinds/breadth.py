@@ -5,7 +5,7 @@ One row per kind. A kind that grows behaviour moves to a file of its own.
 
 from typing import Final, NamedTuple
 
-from controller.kinds.columns import AGE, SELECTOR, TEMPLATE_CONTAINERS, TEMPLATE_IMAGES, at, count
+from controller.kinds.columns import AGE, at, count
 from controller.kinds.kind import Column, Kind
 
 
@@ -21,8 +21,6 @@ class Row(NamedTuple):
     columns: tuple[Column, ...] = (AGE,)
     generation: str = "spec"
 
-
-_WORKLOAD: Final = (TEMPLATE_CONTAINERS, TEMPLATE_IMAGES, SELECTOR)
 
 _TABLE: Final[dict[tuple[str, str, str], tuple[Row, ...]]] = {
     ("", "v1", "io.k8s.api.core.v1"): (
@@ -72,58 +70,6 @@ _TABLE: Final[dict[tuple[str, str, str], tuple[Row, ...]]] = {
             ),
         ),
         Row("ResourceQuota", "resourcequotas", "quota", True, "status"),
-    ),
-    ("apps", "v1", "io.k8s.api.apps.v1"): (
-        Row("ControllerRevision", "controllerrevisions", columns=(at("Revision", "revision", "integer"), AGE)),
-        Row(
-            "DaemonSet",
-            "daemonsets",
-            "ds",
-            True,
-            "status",
-            "all",
-            (
-                at("Desired", "status.desiredNumberScheduled", "integer", empty=0),
-                at("Current", "status.currentNumberScheduled", "integer", empty=0),
-                at("Ready", "status.numberReady", "integer", empty=0),
-                at("Up-to-date", "status.updatedNumberScheduled", "integer", empty=0),
-                at("Available", "status.numberAvailable", "integer", empty=0),
-                AGE,
-                *_WORKLOAD,
-            ),
-        ),
-        Row(
-            "StatefulSet",
-            "statefulsets",
-            "sts",
-            True,
-            "status scale",
-            "all",
-            (
-                at("Desired", "spec.replicas", "integer", empty=0),
-                at("Current", "status.readyReplicas", "integer", empty=0),
-                AGE,
-                TEMPLATE_CONTAINERS,
-                TEMPLATE_IMAGES,
-            ),
-        ),
-    ),
-    ("batch", "v1", "io.k8s.api.batch.v1"): (
-        Row(
-            "CronJob",
-            "cronjobs",
-            "cj",
-            True,
-            "status",
-            "all",
-            (
-                at("Schedule", "spec.schedule"),
-                at("Suspend", "spec.suspend", empty=False),
-                count("Active", "status.active"),
-                AGE,
-            ),
-        ),
-        Row("Job", "jobs", "", True, "status", "all", (at("Completions", "spec.completions"), AGE, *_WORKLOAD)),
     ),
     ("autoscaling", "v2", "io.k8s.api.autoscaling.v2"): (
         Row(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from controller.kinds import (
+    batch,
     breadth,
     config,
     coordination,
@@ -16,6 +17,7 @@ from controller.kinds import (
     pod,
     rbac,
     service,
+    sets,
     virtual,
     workloads,
 )
@@ -64,6 +66,8 @@ REGISTRY: Final = Registry(
         *pod.KINDS,
         *service.KINDS,
         *workloads.KINDS,
+        *sets.KINDS,
+        *batch.KINDS,
         *rbac.KINDS,
         *network_policy.KINDS,
         *discovery.KINDS,

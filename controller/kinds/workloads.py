@@ -50,7 +50,8 @@ def validate_selector(spec: Object) -> Errors:
     return errors
 
 
-def _validate_replicated(obj: Object) -> Errors:
+def validate_replicated(obj: Object) -> Errors:
+    """What all workloads that keep pods running have in common."""
     spec = obj.get("spec") or {}
     errors = rules.non_negative("spec.replicas", spec.get("replicas"))
     errors += rules.non_negative("spec.minReadySeconds", spec.get("minReadySeconds"))
@@ -71,7 +72,7 @@ def _validate_replicated(obj: Object) -> Errors:
 
 def _validate_deployment(obj: Object) -> Errors:
     spec = obj.get("spec") or {}
-    errors = _validate_replicated(obj)
+    errors = validate_replicated(obj)
     errors += _validate_strategy(spec.get("strategy") or {})
     errors += rules.non_negative("spec.revisionHistoryLimit", spec.get("revisionHistoryLimit"))
     deadline = spec.get("progressDeadlineSeconds")
@@ -163,7 +164,7 @@ REPLICA_SET: Final = Kind(
     selectable_fields={"status.replicas": lambda obj: str(dig(obj, "status.replicas", 0))},
     default=_default_replicaset,
     prepare_create=_reset_replicaset_status,
-    validate=_validate_replicated,
+    validate=validate_replicated,
     validate_update=_selector_immutable,
 )
 
