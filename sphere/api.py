@@ -10,19 +10,28 @@ from typing import Any
 from common.errors import Retryable
 from sphere import topology
 from sphere.layout import Layout
-from sphere.pki import write_private
+from sphere.secret_files import write_private
 
 TIMEOUT_S = 5.0
 
 
 def get(layout: Layout, path: str) -> Any:
     """Decoded JSON (or text, for /readyz) at ``path``. Raises ``Retryable`` when the API does not answer with 200."""
+    return _request(layout, "GET", path)
+
+
+def delete(layout: Layout, path: str) -> None:
+    """Delete the object at ``path``. Raises ``Retryable`` when the API does not answer with 200."""
+    _request(layout, "DELETE", path)
+
+
+def _request(layout: Layout, method: str, path: str) -> Any:
     pki = layout.pki
     context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
     context.load_cert_chain(str(pki / "admin.crt"), str(pki / "admin.key"))
     connection = http.client.HTTPSConnection("127.0.0.1", topology.API_PORT, timeout=TIMEOUT_S, context=context)
     try:
-        connection.request("GET", path)
+        connection.request(method, path)
         response = connection.getresponse()
         body = response.read()
     except (OSError, http.client.HTTPException) as err:

@@ -1,6 +1,8 @@
 """The box's cgroup hierarchies: what they are, and removal of ours. Works on version 1, hybrid and 2."""
 
+import contextlib
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -40,6 +42,26 @@ def _hugetlb_hierarchy() -> int | None:
 def remaining() -> list[Path]:
     """Our cgroups that still exist in mounted hierarchies."""
     return [path for root in hierarchies() if (path := root / topology.CGROUP_ROOT.strip("/")).is_dir()]
+
+
+def kill(path: Path) -> None:
+    """End what runs in ``path`` and below it."""
+    deadline = time.monotonic() + REMOVE_DEADLINE_S
+    while (pids := members(path)) and time.monotonic() < deadline:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def members(path: Path) -> set[int]:
+    """PIDs of the processes in ``path`` and below it."""
+    found: set[int] = set()
+    for procs in path.rglob("cgroup.procs"):
+        # A cgroup may go at any time, and one with threads of its own has no processes to list.
+        with contextlib.suppress(OSError):
+            found.update(int(word) for word in procs.read_text().split())
+    return found - {0}  # of another PID namespace
 
 
 def remove_all() -> None:

@@ -1,16 +1,15 @@
 """Bring the one-machine cluster up and down. Both converge, from a whole, half-made, crashed or absent cluster."""
 
-import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 
 from common.errors import Retryable, Terminal
 from sphere import api, census, cgroups, components, lock, machines, pki, preflight, topology, underlay
 from sphere.images import build, load, recipes
 from sphere.layout import Layout
 from sphere.topology import Machine
+from sphere.wanted import Wanted, read_wanted, write_wanted
 
 READY_DEADLINE_S = 60.0
 CRASHES_MAX = 4
@@ -19,74 +18,63 @@ CRASHES_MAX = 4
 Report = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What `up` was asked for."""
-
-    hosts: int = 3
-    monitoring: bool = False
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.hosts <= topology.HOSTS_MAX:
-            raise Terminal(f"--hosts {self.hosts}: a cluster has 1 to {topology.HOSTS_MAX} hosts")
-
-
-def read_wanted(layout: Layout) -> Wanted | None:
-    """What the present cluster was asked to be; None when there is none."""
-    try:
-        return Wanted(**json.loads(layout.cluster.read_text()))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError) as err:
-        raise Terminal(f"{layout.cluster} is damaged ({err}); `sphere down` clears it away") from err
-
-
-def present_hosts(layout: Layout) -> tuple[Machine, ...]:
-    """Hosts of the present cluster. Raises ``Terminal`` when there is none."""
-    wanted = read_wanted(layout)
-    if wanted is None:
-        raise Terminal("no cluster is up; start one with `sphere up`")
-    return topology.hosts(wanted.hosts)
-
-
 def up(layout: Layout, wanted: Wanted, report: Report) -> None:
     """Return when the API is ready and every node is Ready. Raises ``Terminal`` with cause and cure."""
     preflight.check(monitoring=wanted.monitoring)
     with lock.held("up"):
-        lock.claim(layout)
+        lock.check_owner(layout)
         before = read_wanted(layout)
+        if before is not None and not pki.has_authority(layout.pki):
+            raise Terminal("the certificate authority was lost or ran out under a running cluster; `sphere down` first")
+        if before is None:
+            preflight.check_room(layout.run)
+            if any(cgroups.members(path) for path in cgroups.remaining()):
+                raise Terminal(
+                    f"a cluster is up on this machine whose files in {layout.run} are lost; "
+                    "clear it away first: sphere down"
+                )
+        if machines.pid_of(layout, topology.CONTROL) is None:
+            preflight.check_port(topology.API_PORT)
+        lock.claim(layout)
         layout.run.mkdir(parents=True, exist_ok=True)
-        layout.cluster.write_text(json.dumps(asdict(wanted)))
+        write_wanted(layout, wanted)
         made = pki.ensure(layout.pki, pki.identities(wanted.hosts))
         report(f"certificates: {len(made)} made" if made else "certificates: kept")
-        if "ca" in made and before is not None:
-            raise Terminal("the certificate authority was lost or ran out under a running cluster; `sphere down` first")
-        _remove_surplus(layout, wanted, before)
+        _remove_surplus(layout, wanted, report)
         underlay.create_bridge()
         underlay.add_blackholes()
-        _start_missing(layout, wanted, report)
+        _start_missing(layout, wanted, report, made)
         api.write_kubeconfig(layout)
         _load_images(layout, wanted, report)
         _wait_ready(layout, wanted, report)
 
 
-def _remove_surplus(layout: Layout, wanted: Wanted, before: Wanted | None) -> None:
-    """Fewer hosts than before: the others lose their power and their state."""
-    if before is None:
-        return
-    for host in topology.hosts(before.hosts)[wanted.hosts :]:
-        machines.stop(layout, host)
-        shutil.rmtree(layout.state(host.name), ignore_errors=True)
+def _remove_surplus(layout: Layout, wanted: Wanted, report: Report) -> None:
+    """Fewer hosts than before: the others lose their power and their state. Judged by what is there, not by what an
+    earlier `up` was asked for: that one may have been interrupted."""
+    kept = topology.hosts(wanted.hosts)
+    for host in _known_machines(layout):
+        if host.is_host and host not in kept:
+            machines.stop(layout, host)
+            shutil.rmtree(layout.state(host.name), ignore_errors=True)
+            shutil.rmtree(layout.runtime(host.name), ignore_errors=True)
+            report(f"{host.name}: removed")
 
 
-def _start_missing(layout: Layout, wanted: Wanted, report: Report) -> None:
+def _start_missing(layout: Layout, wanted: Wanted, report: Report, renewed: tuple[str, ...]) -> None:
+    """Start what is off. What runs is left alone, unless it holds one of the ``renewed`` identities."""
     if not underlay.is_connected(topology.outside()):
         underlay.connect(topology.outside())
 
     def start(machine: Machine) -> None:
         if machines.pid_of(layout, machine.name) is not None and underlay.is_connected(machine):
             start_stopped_components(layout, machine.name)
-            machines.converge(layout, machine, _components(layout, machine, wanted))
+            parts = _components(layout, machine, wanted)
+            machines.converge(layout, machine, parts)
+            for part in parts:
+                if any(part.uses(identity) for identity in renewed):
+                    machines.ask(layout, machine.name, "kill", part.name)
+                    report(f"{machine.name}: {part.name} takes its new certificate")
             return
         start_machine(layout, machine, wanted)
         report(f"{machine.name}: started")
@@ -129,7 +117,10 @@ def _wait_ready(layout: Layout, wanted: Wanted, report: Report) -> None:
     while time.monotonic() < deadline:
         _raise_crash_loop(layout, [topology.CONTROL, *names], restarts)
         try:
-            ready = {name for name, is_ready in api.node_readiness(layout).items() if is_ready}
+            known = api.node_readiness(layout)
+            ready = {name for name in names if known.get(name)}
+            if len(ready) == len(names):
+                _forget_surplus(layout, known.keys() - ready)
         except Retryable as err:
             problem = str(err)
         else:
@@ -148,6 +139,13 @@ def _wait_ready(layout: Layout, wanted: Wanted, report: Report) -> None:
         f"the cluster did not become ready within {READY_DEADLINE_S:.0f} s ({problem}); "
         f"logs are in {layout.run / 'logs'}, `sphere status` shows each component, `sphere down` clears up"
     )
+
+
+def _forget_surplus(layout: Layout, surplus: set[str]) -> None:
+    """Hosts that are no more leave the API; what ran there is started elsewhere without waiting for them."""
+    for host in topology.hosts(topology.HOSTS_MAX):
+        if host.name in surplus:
+            api.delete(layout, f"/api/v1/nodes/{host.name}")
 
 
 def _restarts(layout: Layout, names: list[str]) -> dict[tuple[str, str], int]:
@@ -180,6 +178,9 @@ def down(layout: Layout, report: Report, *, keep_state: bool = False) -> None:
         # The control machine last: hosts may still have something to say while they stop.
         for group in ([one for one in known if one.is_host], [one for one in known if not one.is_host]):
             machines.each(group, lambda machine: machines.stop(layout, machine))
+        # Machines whose files are lost (`git clean`) could not be asked to stop.
+        for path in cgroups.remaining():
+            cgroups.kill(path)
         underlay.remove_all(underlay.ours())
         underlay.remove_blackholes()
         cgroups.remove_all()

@@ -23,6 +23,9 @@ def run(argv: Sequence[str], *, stdin: str = "", timeout_s: float = TIMEOUT_S, t
 
 
 def succeeds(argv: Sequence[str], timeout_s: float = TIMEOUT_S) -> bool:
-    """Whether ``argv`` ends with status 0; what it prints is dropped."""
-    done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=timeout_s, check=False)
+    """Whether ``argv`` ends with status 0, and in time; what it prints is dropped."""
+    try:
+        done = subprocess.run(argv, capture_output=True, stdin=subprocess.DEVNULL, timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired:
+        return False
     return done.returncode == 0

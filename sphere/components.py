@@ -39,6 +39,10 @@ class Component:
     renewable: bool = False
     """`up` restarts it on a running machine when its files would change."""
 
+    def uses(self, identity: str) -> bool:
+        """Whether its settings name the certificate of ``identity``."""
+        return any(f"/{identity}.crt" in text for text in (*self.argv, *self.files.values()))
+
 
 def of(machine: Machine, layout: Layout, *, monitoring: bool, host_count: int) -> tuple[Component, ...]:
     """Components of ``machine`` in starting order."""

@@ -21,6 +21,7 @@ from sphere.commands import run
 from sphere.images import build, load, recipes
 from sphere.kubectl import Kubectl, shell_lines
 from sphere.layout import PROJECT, Layout
+from sphere.wanted import Wanted, present_hosts, read_wanted
 
 SHOP = PROJECT / "examples" / "shop"
 FRONT, BACK = "shop-front", "shop-back"
@@ -38,13 +39,13 @@ Report = Callable[[str], None]
 
 def deploy(layout: Layout, kubectl: Kubectl, report: Report) -> None:
     """Cluster, images and the shop; returns when every pod of it is ready."""
-    wanted = cluster.read_wanted(layout) or cluster.Wanted(HOSTS)
-    cluster.up(layout, cluster.Wanted(max(wanted.hosts, 2), wanted.monitoring), report)
+    wanted = read_wanted(layout) or Wanted(HOSTS)
+    cluster.up(layout, Wanted(max(wanted.hosts, 2), wanted.monitoring), report)
     for recipe in recipes.DEMO:
         path = build.ensure(recipe)
         report(f"image {recipe.name}: built")
         # Loaded again each time: an image that changed keeps its name.
-        load.load(layout, path, cluster.present_hosts(layout))
+        load.load(layout, path, present_hosts(layout))
         report(f"image {recipe.name}: on every host")
     kubectl.run("apply", "-f", str(SHOP))
     report("examples/shop: applied")

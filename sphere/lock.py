@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
+from typing import TextIO
 
 from common.errors import Terminal
 from sphere.layout import LOCK_DIR, Layout
@@ -12,15 +13,7 @@ from sphere.layout import LOCK_DIR, Layout
 @contextlib.contextmanager
 def held(what: str) -> Iterator[None]:
     """Hold the box's lock. Raises ``Terminal`` naming the holder when another command has it."""
-    LOCK_DIR.mkdir(mode=0o755, exist_ok=True)
-    path = LOCK_DIR / "lock"
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another command"
-            raise Terminal(f"{holder} is at work on this machine's cluster; wait for it to end, or stop it") from None
+    with _locked() as file:
         file.truncate(0)
         file.write(f"`sphere {what}` (pid {os.getpid()})")
         file.flush()
@@ -28,6 +21,27 @@ def held(what: str) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+def _locked() -> TextIO:
+    """The lock's file, locked. `down` removes it: a lock on a file that is not there any more holds nobody off."""
+    path = LOCK_DIR / "lock"
+    while True:
+        LOCK_DIR.mkdir(mode=0o755, exist_ok=True)
+        try:
+            file = path.open("a+")
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with file:
+                file.seek(0)
+                holder = file.read().strip() or "another command"
+            raise Terminal(f"{holder} is at work on this machine's cluster; wait for it to end, or stop it") from None
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
+        file.close()
 
 
 def claim(layout: Layout) -> None:

@@ -9,14 +9,16 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.errors import Terminal
 from sphere import cgroups, topology, underlay
 from sphere.commands import run
-from sphere.components import Component
 from sphere.layout import PROJECT, Layout
 from sphere.topology import Machine
+
+if TYPE_CHECKING:  # at run time it would cost each completion the import of what renders the config files
+    from sphere.components import Component
 
 STOP_DEADLINE_S = 10.0
 KILL_DEADLINE_S = 10.0
@@ -46,7 +48,7 @@ def _start_time(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
-def start(layout: Layout, machine: Machine, components: Sequence[Component]) -> None:
+def start(layout: Layout, machine: Machine, components: Sequence["Component"]) -> None:
     """Bring ``machine`` up from nothing: wire, files, supervisor. Its earlier self must be gone."""
     kill(layout, machine)
     underlay.connect(machine)
@@ -62,7 +64,7 @@ def start(layout: Layout, machine: Machine, components: Sequence[Component]) -> 
     (runtime / "pid").write_text(f"{pid} {_start_time(pid)}")
 
 
-def write_files(component: Component) -> None:
+def write_files(component: "Component") -> None:
     """Directories and config files of ``component``; files that carry state are left alone."""
     for directory in component.directories:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -74,7 +76,7 @@ def write_files(component: Component) -> None:
             path.chmod(0o600)
 
 
-def _spec(layout: Layout, machine: Machine, components: Sequence[Component]) -> dict[str, Any]:
+def _spec(layout: Layout, machine: Machine, components: Sequence["Component"]) -> dict[str, Any]:
     runtime = layout.runtime(machine.name)
     etc = {
         "hosts": f"127.0.0.1 localhost\n{machine.address} {machine.name}\n",
@@ -99,11 +101,11 @@ def _spec(layout: Layout, machine: Machine, components: Sequence[Component]) -> 
     }
 
 
-def _component_spec(one: Component) -> dict[str, Any]:
+def _component_spec(one: "Component") -> dict[str, Any]:
     return {"name": one.name, "argv": one.argv, "env": dict(one.env), "cwd": "/", "listen": one.listens}
 
 
-def converge(layout: Layout, machine: Machine, components: Sequence[Component]) -> None:
+def converge(layout: Layout, machine: Machine, components: Sequence["Component"]) -> None:
     """Let a running ``machine`` have ``components``: add, remove and restart what differs, and nothing else.
 
     A component that has to listen on the box's socket cannot be added: the socket is made with the machine.

@@ -4,7 +4,6 @@ Kept over `sphere up` and `down`; an identity is made anew when it is near its e
 any more, or was signed by another CA. Files: ``<name>.crt`` and ``<name>.key`` (mode 0600).
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sphere import topology
+from sphere.secret_files import write_private
 
 CA_LIFE = timedelta(days=3650)
 LEAF_LIFE = timedelta(days=365)
@@ -70,8 +70,8 @@ def ensure(directory: Path, wanted: Iterable[Identity], now: datetime | None = N
     now = now or datetime.now(UTC)
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     made: list[str] = []
-    authority = _load(directory, "ca")
-    if authority is None or authority[0].not_valid_after_utc - now < RENEW_BEFORE:
+    authority = _authority(directory, now)
+    if authority is None:
         authority = _make_authority(directory, now)
         made.append("ca")
     for identity in wanted:
@@ -86,7 +86,17 @@ def ensure(directory: Path, wanted: Iterable[Identity], now: datetime | None = N
     return tuple(made)
 
 
+def has_authority(directory: Path) -> bool:
+    """Whether ``ensure`` would go on with the authority that is there."""
+    return _authority(directory, datetime.now(UTC)) is not None
+
+
 Pair = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
+
+
+def _authority(directory: Path, now: datetime) -> Pair | None:
+    held = _load(directory, "ca")
+    return None if held is None or held[0].not_valid_after_utc - now < RENEW_BEFORE else held
 
 
 def _load(directory: Path, name: str) -> Pair | None:
@@ -204,13 +214,3 @@ def _store(directory: Path, name: str, certificate: x509.Certificate, key: ec.El
     path = directory / f"{name}.crt"
     path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     path.chmod(0o644)
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a secret: at no instant readable by others, and never half-written."""
-    draft = path.with_name(path.name + ".new")
-    draft.unlink(missing_ok=True)
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-    draft.replace(path)

@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import socket
 from collections.abc import Callable
+from pathlib import Path
 
 from common.errors import Terminal
 from sphere import cgroups
@@ -24,6 +26,7 @@ TOOLS = {
     "conntrack": "conntrack",
 }
 """Command -> Debian package that has it."""
+ROOM_BYTES_MIN = 1 << 30
 MONITORING_TOOLS = {"prometheus": "prometheus"}
 
 
@@ -40,6 +43,32 @@ def check(*, monitoring: bool) -> None:
     problems = _missing_tools(monitoring) or [message for test, message in _FEATURES if not test()]
     if problems:
         raise Terminal("this machine cannot carry a cluster:\n  - " + "\n  - ".join(problems))
+
+
+def check_room(directory: Path) -> None:
+    """Raise ``Terminal`` when the disk of ``directory``, which need not exist yet, has no room for a new cluster."""
+    place = next(one for one in (directory, *directory.parents) if one.exists())
+    free = shutil.disk_usage(place).free
+    if free < ROOM_BYTES_MIN:
+        raise Terminal(
+            f"the disk of {place} has {free >> 20} MiB free; a cluster needs {ROOM_BYTES_MIN >> 20} MiB for etcd and "
+            "images (with less its hosts report DiskPressure and take no pods); free some space, or keep the cluster "
+            "on another disk (SPHERE_RUN=DIRECTORY)"
+        )
+
+
+def check_port(port: int) -> None:
+    """Raise ``Terminal`` when somebody listens where the API has to."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen(1)
+        except OSError as err:
+            raise Terminal(
+                f"cannot listen on 127.0.0.1:{port}, the address of the API: {err.strerror}; stop what listens there "
+                f"(`ss -ltnp 'sport = :{port}'` names it)"
+            ) from err
 
 
 def _missing_tools(monitoring: bool) -> list[str]:

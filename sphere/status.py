@@ -4,8 +4,8 @@ from typing import Any
 
 from common.errors import Retryable, Terminal
 from sphere import api, machines, topology
-from sphere.cluster import read_wanted
 from sphere.layout import Layout
+from sphere.wanted import read_wanted
 
 
 def component_rows(layout: Layout) -> list[dict[str, Any]]:
@@ -55,13 +55,29 @@ def host_rows(layout: Layout) -> list[dict[str, Any]]:
     ]
 
 
-def is_healthy(layout: Layout, rows: list[dict[str, Any]]) -> bool:
-    """Everything runs, and every node is Ready."""
+def problems(layout: Layout, rows: list[dict[str, Any]]) -> list[str]:
+    """What is wrong, each with its cure. Empty: everything runs, and every node is Ready."""
     wanted = read_wanted(layout)
-    if wanted is None or any(row["state"] != "running" for row in rows):
-        return False
-    ready = _readiness(layout)
-    return all(ready.get(host.name) for host in topology.hosts(wanted.hosts))
+    if wanted is None:
+        return ["no cluster is up; start one with `sphere up`"]
+    found = [_problem(layout, row) for row in rows if row["state"] != "running"]
+    try:
+        ready = api.node_readiness(layout)
+    except (Retryable, OSError) as err:
+        return [*found, str(err)]
+    late = [host.name for host in topology.hosts(wanted.hosts) if not ready.get(host.name)]
+    if late:
+        found.append(f"not Ready: {', '.join(late)}; `kubectl describe node {late[0]}` says why")
+    return found
+
+
+def _problem(layout: Layout, row: dict[str, Any]) -> str:
+    machine, component = row["machine"], row["component"]
+    if row["state"] == "off":
+        return f"{machine} is off; `sphere host start {machine}` starts it"
+    if row["state"] == "stopped":
+        return f"{machine}: {component} was stopped; `sphere host start {machine} --component {component}` starts it"
+    return f"{machine}: {component} does not stay up; see {layout.logs(machine) / component}.log"
 
 
 def _readiness(layout: Layout) -> dict[str, bool]:

@@ -8,14 +8,32 @@ import click
 from click.shell_completion import CompletionItem
 
 from common.errors import Terminal
-from sphere import cluster, machines, preflight, topology
-from sphere import status as inquiry
+from sphere import lock, machines, preflight, topology
 from sphere.cli.output import output_option, show
 from sphere.layout import PROJECT, Layout
 from sphere.topology import Machine
+from sphere.wanted import Wanted, read_wanted
 
+
+class ComponentName(click.ParamType[str]):
+    """Name of a component of the machine that the argument before names."""
+
+    name = "component"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        # Behind the option whose value is asked for, click has not made a parameter of the argument yet.
+        machine = ctx.params.get("host") or next(iter(ctx.args), "")
+        names = CONTROL_COMPONENTS if machine == topology.CONTROL else HOST_COMPONENTS
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+HOST_COMPONENTS = ("spherelet", "nsx-agent", "containerd", "unbound")
+CONTROL_COMPONENTS = ("sphere-controller", "etcd", "mosquitto")
 component_option = click.option(
-    "--component", metavar="NAME", help="Only this component: spherelet, nsx-agent, containerd or unbound."
+    "--component",
+    metavar="NAME",
+    type=ComponentName(),
+    help=f"Only this component: {', '.join(HOST_COMPONENTS)}; of `control`: {', '.join(CONTROL_COMPONENTS)}.",
 )
 
 
@@ -25,12 +43,15 @@ class HostName(click.ParamType[str]):
     name = "host"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        names = [machine.name for machine in _machines(Layout.default())]
+        try:
+            names = [machine.name for machine in _machines(Layout.default())]
+        except Terminal:
+            names = []  # no place for its message
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 def _machines(layout: Layout) -> tuple[Machine, ...]:
-    wanted = cluster.read_wanted(layout)
+    wanted = read_wanted(layout)
     return () if wanted is None else topology.machines(wanted.hosts)
 
 
@@ -59,10 +80,19 @@ def list_(output: str) -> None:
       sphere host list
       sphere host list -o json
     """
-    show(inquiry.host_rows(Layout.default()), output)
+    from sphere import status as inquiry
+
+    rows = inquiry.host_rows(Layout.default())
+    show(rows, output)
+    if not rows:
+        click.echo("no cluster is up; start one with `sphere up`", err=True)
 
 
-@host.command("exec", context_settings={"ignore_unknown_options": True})
+@host.command(
+    "exec",
+    short_help="Run a command inside the namespaces of a host.",
+    context_settings={"ignore_unknown_options": True},
+)
 @click.argument("host", type=HostName())
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(host: str, command: tuple[str, ...]) -> None:
@@ -81,10 +111,10 @@ def exec_(host: str, command: tuple[str, ...]) -> None:
     os.execvp(argv[0], argv)
 
 
-@host.command("forward")
+@host.command("forward", short_help="Make a port of a host reachable at 127.0.0.1 here.")
 @click.argument("host", type=HostName())
 @click.argument("port", metavar="[ADDRESS:]PORT")
-@click.option("--local", type=int, help="Port of 127.0.0.1 here; the same as there if not given.")
+@click.option("--local", type=click.IntRange(1, 65535), help="Port of 127.0.0.1 here; the same as there if not given.")
 def forward(host: str, port: str, local: int | None) -> None:
     """Make PORT of HOST reachable at 127.0.0.1 here, until interrupted.
 
@@ -130,7 +160,8 @@ def stop(host: str, component: str | None) -> None:
     if component:
         machines.ask(layout, host, "stop", component)
     else:
-        machines.stop(layout, _with_power(machine))
+        with lock.held(f"host stop {host}"):
+            machines.stop(layout, _with_power(machine))
     click.echo(f"{host}{'/' + component if component else ''}: stopped")
 
 
@@ -145,20 +176,24 @@ def start(host: str, component: str | None) -> None:
       sphere host start host-2
       sphere host start host-2 --component nsx-agent
     """
+    from sphere import cluster
+
     preflight.require_root()
     layout = Layout.default()
     machine = _with_power(_find(layout, host))
-    wanted = cluster.read_wanted(layout) or cluster.Wanted()
+    wanted = read_wanted(layout) or Wanted()
     if component:
         machines.ask(layout, host, "start", component)
-    elif machines.pid_of(layout, host) is None:
-        cluster.start_machine(layout, machine, wanted)
     else:
-        cluster.start_stopped_components(layout, host)
+        with lock.held(f"host start {host}"):
+            if machines.pid_of(layout, host) is None:
+                cluster.start_machine(layout, machine, wanted)
+            else:
+                cluster.start_stopped_components(layout, host)
     click.echo(f"{host}{'/' + component if component else ''}: started")
 
 
-@host.command("kill")
+@host.command("kill", short_help="Cut the power of a host, or kill a component of it.")
 @click.argument("host", type=HostName())
 @component_option
 def kill(host: str, component: str | None) -> None:
@@ -175,7 +210,8 @@ def kill(host: str, component: str | None) -> None:
     if component:
         machines.ask(layout, host, "kill", component)
     else:
-        machines.kill(layout, _with_power(machine))
+        with lock.held(f"host kill {host}"):
+            machines.kill(layout, _with_power(machine))
     click.echo(f"{host}{'/' + component if component else ''}: killed")
 
 

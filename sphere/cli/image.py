@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
-from sphere import cluster, preflight
+from sphere import preflight
 from sphere.cli.output import output_option, show
 from sphere.images import load as loading
 from sphere.layout import Layout
+from sphere.wanted import present_hosts
 
 
 @click.group()
@@ -26,7 +27,7 @@ def load(file: Path) -> None:
     """
     preflight.require_root()
     layout = Layout.default()
-    hosts = cluster.present_hosts(layout)
+    hosts = present_hosts(layout)
     for name in loading.load(layout, file, hosts):
         click.echo(f"{name}: on {len(hosts)} hosts")
 
@@ -43,7 +44,7 @@ def list_(output: str) -> None:
     preflight.require_root()
     layout = Layout.default()
     where: dict[str, list[str]] = {}
-    for host in cluster.present_hosts(layout):
+    for host in present_hosts(layout):
         for name in loading.held(layout, host):
             where.setdefault(name, []).append(host.name)
     show([{"image": name, "hosts": " ".join(hosts)} for name, hosts in sorted(where.items())], output)

@@ -4,9 +4,7 @@ import time
 
 import click
 
-from sphere import cluster
 from sphere.cli.progress import progress
-from sphere.kubectl import shell_lines
 from sphere.layout import Layout
 
 
@@ -27,12 +25,16 @@ def up(hosts: int, monitoring: bool | None) -> None:
       sphere up
       sphere up --hosts 5 --monitoring
     """
+    from sphere import cluster
+    from sphere.kubectl import shell_lines
+    from sphere.wanted import Wanted, read_wanted
+
     layout = Layout.default()
     started = time.monotonic()
     with progress(f"Bringing up {hosts} hosts") as report:
         if monitoring is None:
-            monitoring = (cluster.read_wanted(layout) or cluster.Wanted()).monitoring
-        cluster.up(layout, cluster.Wanted(hosts, monitoring), report)
+            monitoring = (read_wanted(layout) or Wanted()).monitoring
+        cluster.up(layout, Wanted(hosts, monitoring), report)
     click.echo(f"{hosts} hosts are Ready ({time.monotonic() - started:.1f} s). To use the cluster:")
     for line in shell_lines(layout):
         click.echo(f"  {line}")
@@ -52,5 +54,7 @@ def down(keep_state: bool) -> None:
       sphere down
       sphere down --keep-state
     """
+    from sphere import cluster
+
     with progress("Taking the cluster down") as report:
         cluster.down(Layout.default(), report, keep_state=keep_state)

@@ -1,5 +1,6 @@
 """`sphere pki ...`: the certificates of a cluster on real machines."""
 
+import re
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import click
 
 from common.errors import Terminal
 from sphere import topology
+
+NODE_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+"""DNS subdomain (RFC 1123), as the API wants it; it becomes a part of file names, too."""
 
 
 @click.group()
@@ -62,6 +66,11 @@ def _machine(text: str, option: str) -> tuple[str, str]:
     name, separator, address = text.partition("=")
     if not separator or not name:
         raise Terminal(f"{option} {text}: give NAME=ADDRESS, such as host-1=192.0.2.11")
+    if not NODE_NAME.fullmatch(name):
+        raise Terminal(
+            f"{option} {text}: {name!r} is no name of a node; give lower case letters, digits, '-' and '.', "
+            "as in host-1 or rack2.host-1"
+        )
     try:
         return name, str(IPv4Address(address))
     except ValueError as err:

@@ -4,7 +4,6 @@ import sys
 
 import click
 
-from sphere import status as inquiry
 from sphere.cli.output import output_option, show
 from sphere.layout import Layout
 
@@ -14,17 +13,20 @@ from sphere.layout import Layout
 def status(output: str) -> None:
     """Show every component of every machine.
 
-    Exit status 0 when all run and all nodes are Ready, 1 otherwise.
+    Exit status 0 when all run and all nodes are Ready; otherwise 1, and standard error says what is wrong.
 
     \b
     Examples:
       sphere status
       sphere status -o json
     """
+    from sphere import status as inquiry
+
     layout = Layout.default()
     rows = inquiry.component_rows(layout)
     show(rows, output)
-    if not inquiry.is_healthy(layout, rows):
-        if not rows:
-            click.echo("no cluster is up; start one with `sphere up`", err=True)
+    problems = inquiry.problems(layout, rows)
+    for line in problems:
+        click.echo(line, err=True)
+    if problems:
         sys.exit(1)

@@ -5,6 +5,7 @@ Usage, from the project's folder: ``python3 -m sphere.install.bootstrap``.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -28,11 +29,27 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 
 def main() -> None:
     """Install what is missing. Ends with status 1 and one message when it cannot."""
-    missing = _missing_packages()
-    if missing:
-        _install(missing)
-    _make_venv()
-    _make_clients()
+    with _alone():
+        missing = _missing_packages()
+        if missing:
+            _install(missing)
+        _make_venv()
+        _make_clients()
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One at a time in a checkout: a second `make` must not use a virtual environment that is half made."""
+    folder = os.open(PROJECT, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("waiting for another `make` that installs what is missing", file=sys.stderr, flush=True)
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _missing_packages() -> list[str]:

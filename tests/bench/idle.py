@@ -5,8 +5,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sphere import cluster, machines, topology
+from sphere import machines, topology
 from sphere.layout import Layout
+from sphere.wanted import present_hosts
 from tests.bench.figures import Figure
 
 WINDOW_S = 20.0
@@ -17,7 +18,7 @@ AGENTS = ("spherelet", "nsx_agent")
 def measure() -> Iterator[Figure]:
     """Watch /proc for a while; nothing else may run in the cluster."""
     layout = Layout.default()
-    hosts = cluster.present_hosts(layout)
+    hosts = present_hosts(layout)
     members = {one.name: _processes(layout, one.name) for one in (topology.control(), *hosts)}
     everything = [pid for pids in members.values() for pid in pids]
     before = {pid: _cpu_s(pid) for pid in everything}

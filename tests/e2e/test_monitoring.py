@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from sphere.cluster import read_wanted
 from sphere.layout import PROJECT
+from sphere.wanted import read_wanted
 from tests.support.cluster import HOSTS, sphere
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from sphere.cluster import read_wanted
 from sphere.kubectl import Kubectl
 from sphere.layout import PROJECT, Layout
+from sphere.wanted import read_wanted
 
 HOSTS = 3
 UP_TIMEOUT_S = 180

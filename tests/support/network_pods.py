@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sphere.cluster import present_hosts
 from sphere.images import build, load, recipes
 from sphere.kubectl import Kubectl
 from sphere.machines import enter_argv
+from sphere.wanted import present_hosts
 from tests.support.cluster import Cluster, KubectlInNamespace
 from tests.support.manifests import config_map
 

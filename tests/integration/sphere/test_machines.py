@@ -1,6 +1,7 @@
 """Machines with real namespaces: how they are made, how they die, and what is left."""
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -132,3 +133,17 @@ def test_the_machines_copy_of_mounts_holds_no_other_namespace(machine: tuple[Lay
         assert "tsphere-other" not in _inside(layout, one, "cat", "/proc/mounts")
     finally:
         run(["ip", "netns", "delete", "tsphere-other"])
+
+
+def test_a_machine_whose_files_are_lost_can_still_be_ended(machine: tuple[Layout, Machine]) -> None:
+    layout, one = machine
+    machines.start(layout, one, [SLEEP])
+    pid = machines.pid_of(layout, one.name)
+    own = [parent / one.name for parent in cgroups.remaining()]
+    _until(lambda: any(len(cgroups.members(path)) == 3 for path in own))
+    shutil.rmtree(layout.runtime(one.name))
+    assert machines.pid_of(layout, one.name) is None
+    for path in own:
+        cgroups.kill(path)
+    assert not any(cgroups.members(path) for path in own)
+    assert not Path(f"/proc/{pid}/exe").exists()

@@ -56,3 +56,22 @@ def test_monitoring_is_optional(tmp_path: Path) -> None:
         return [one.name for one in found]
 
     assert names(True) == [*names(False), "prometheus"]
+
+
+@pytest.mark.parametrize(
+    ("identity", "users"),
+    [
+        ("etcd", {"etcd"}),
+        ("broker", {"mosquitto"}),
+        ("controller", {"sphere-controller"}),
+        ("apiserver", {"sphere-controller"}),
+        ("prometheus", {"prometheus"}),
+        ("host-1-agent", {"nsx-agent"}),
+        ("host-2-spherelet", {"spherelet"}),
+        ("admin", set()),
+    ],
+)
+def test_who_has_to_be_told_of_a_new_certificate(tmp_path: Path, identity: str, users: set[str]) -> None:
+    using = [one for one in _all(Layout(tmp_path)) if one.uses(identity)]
+    assert {one.name for one in using} == users
+    assert len(using) == len(users), "of one machine"

@@ -63,6 +63,15 @@ def test_near_its_end_a_certificate_is_renewed_and_the_authority_kept(tmp_path: 
     assert set(pki.ensure(tmp_path, wanted, later)) == {one.file for one in wanted}
 
 
+def test_whether_there_is_an_authority_is_asked_without_making_one(tmp_path: Path) -> None:
+    assert not pki.has_authority(tmp_path)
+    pki.ensure(tmp_path, [])
+    assert pki.has_authority(tmp_path)
+    (tmp_path / "ca.key").unlink()
+    assert not pki.has_authority(tmp_path)
+    assert not (tmp_path / "ca.key").exists()
+
+
 def test_a_lost_authority_renews_all(tmp_path: Path) -> None:
     wanted = pki.identities(1)
     pki.ensure(tmp_path, wanted)

@@ -68,7 +68,16 @@ def test_issue_keeps_what_fits_and_adds_a_host(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "hosts", [("host-1",), ("host-1=x",), ("a=192.0.2.1", "a=192.0.2.2"), ("a=192.0.2.1", "b=192.0.2.1")]
+    "hosts",
+    [
+        ("host-1",),
+        ("host-1=x",),
+        ("../up=192.0.2.1",),
+        ("Host=192.0.2.1",),
+        ("a..b=192.0.2.1",),
+        ("a=192.0.2.1", "a=192.0.2.2"),
+        ("a=192.0.2.1", "b=192.0.2.1"),
+    ],
 )
 def test_impossible_hosts(tmp_path: Path, hosts: tuple[str, ...]) -> None:
     with pytest.raises(Terminal, match="--host"):
