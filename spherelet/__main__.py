@@ -15,7 +15,7 @@ from common.tls import client_context
 from spherelet import compose
 from spherelet.config import Config
 from spherelet.loop import Loop
-from spherelet.model import ContainerState, PodView
+from spherelet.model import PAUSE, ContainerState, PodView
 from spherelet.node import Node
 from spherelet.probes.worker import OnResult, Probes
 from spherelet.runtime.client import Runtime
@@ -45,7 +45,9 @@ class HostedPods:
         return (record.view for record in self._loop.records.values() if record.view.namespace)
 
     def containers(self, pod_uid: str) -> Mapping[str, tuple[ContainerState, ...]]:
-        return self._loop.ports.runtime.attempts(pod_uid)
+        attempts = self._loop.ports.runtime.attempts(pod_uid)
+        attempts.pop(PAUSE, None)
+        return attempts
 
     def netns(self, pod_uid: str) -> Path | None:
         record = self._loop.records[pod_uid]

@@ -30,31 +30,33 @@ from spherelet.events import Events
 from spherelet.hooks import HookFailed, Hooks
 from spherelet.images.store import ImageError, Images, check_reference
 from spherelet.model import (
+    PAUSE,
     Abandon,
     Action,
     AddNetwork,
     ContainerState,
+    ContainerView,
     CreateContainer,
     Drain,
     Failure,
     PrepareSandbox,
-    Probes,
     PullImage,
     ReapContainer,
     ReleaseSandbox,
     RemoveContainer,
     RemovePod,
+    Role,
     Sandbox,
-    Sandboxes,
     SetupVolumes,
     StartContainer,
     StopContainer,
-    Volumes,
     Wait,
 )
 from spherelet.network import Network
 from spherelet.observed import Record
 from spherelet.runtime.client import Runtime, RuntimeFailed
+from spherelet.runtime.state import START_ERROR
+from spherelet.seams import Probes, Sandboxes, Volumes
 
 POST_START_TIMEOUT_S = 300.0
 GRACE_CHECK_S = 1.0
@@ -162,6 +164,8 @@ async def _pull(action: PullImage, record: Record, ports: Ports) -> None:
             seconds = ports.clock.monotonic() - began
             tell(record.view, "Pulled", f'Successfully pulled image "{reference}" in {seconds:.3f}s', container=name)
     except SphereError as err:
+        if not _still_asked(action, record):
+            return
         reason = err.reason if isinstance(err, ImageError) else "ErrImagePull"
         metrics.operation_errors.labels("PullImage").inc()
         record.image_failures[name] = failure(
@@ -180,8 +184,15 @@ async def _pull(action: PullImage, record: Record, ports: Ports) -> None:
             tell(record.view, reason, str(err), container=name, warning=True)
         tell(record.view, "Failed", f"Error: {reason}", container=name, warning=True)
         return
-    record.image_failures.pop(name, None)
-    record.images[name] = image
+    if _still_asked(action, record):
+        record.image_failures.pop(name, None)
+        record.images[name] = image
+
+
+def _still_asked(action: PullImage, record: Record) -> bool:
+    """The pod may have been given another image meanwhile."""
+    container = record.view.container(action.container)
+    return container is not None and container.image == action.image
 
 
 async def _prepare_sandbox(record: Record, ports: Ports) -> None:
@@ -240,24 +251,28 @@ async def _create(action: CreateContainer, record: Record, ports: Ports) -> None
     reason = "CreateContainerConfigError"
     try:
         handler = await ports.handler(str(record.view.spec.get("runtimeClassName") or ""))
+        joined_pid = _joined_pid(record, container, ports)
         state, image, built = await ports.assembly.container(
-            record, container, action.attempt, action.backoff_s, handler
+            record, container, action.attempt, action.backoff_s, handler, joined_pid
         )
         reason = "CreateContainerError"
         await ports.runtime.create(state, image, built, stdin=bool(container.spec.get("stdin")))
     except (SphereError, OSError) as err:
+        if isinstance(err, RuntimeFailed) and err.reason == START_ERROR:
+            _never_began(action, record, err, ports)
+            return
         record.container_failures[name] = _failed(
             record.container_failures.get(name), reason, err, ports, "CreateContainer"
         )
-        ports.events.tell(record.view, "Failed", f"Error: {err}", container=name, warning=True)
+        _tell_of(container, record, ports, "Failed", f"Error: {err}", warning=True)
         made = ports.runtime.container(record.uid, name)
         if made is not None and made.attempt == action.attempt and made.exit is None:
             # It never ran: marked so, it is reaped and removed, and the same attempt is made again later.
             ports.runtime.mark_ended(made, START_ERROR_STATUS, reason, str(err))
         return
     if container.pull_policy == "Always":
-        del record.images[name]  # the next attempt has to ask the registry again
-    ports.events.tell(record.view, "Created", f"Created container: {name}", container=name)
+        record.images.pop(name, None)  # the next attempt has to ask the registry again
+    _tell_of(container, record, ports, "Created", f"Created container: {name}")
 
 
 async def _start(action: StartContainer, record: Record, ports: Ports) -> None:
@@ -268,21 +283,50 @@ async def _start(action: StartContainer, record: Record, ports: Ports) -> None:
     try:
         state = await ports.runtime.start(record.uid, name)
     except Retryable as err:
-        reason = err.reason if isinstance(err, RuntimeFailed) else "StartError"
-        record.container_failures[name] = _failed(
-            record.container_failures.get(name), "RunContainerError", err, ports, "StartContainer"
-        )
-        ports.events.tell(record.view, "Failed", f"Error: {err}", container=name, warning=True)
-        made = ports.runtime.container(record.uid, name)
-        if made is not None and made.exit is None:
-            ports.runtime.signal(made, signal.SIGKILL)
-            ports.runtime.mark_ended(made, START_ERROR_STATUS, reason, str(err))
+        _never_began(action, record, err, ports)
         return
     record.container_failures.pop(name, None)
     if action.attempt:
         metrics.container_restarts.inc()
-    ports.events.tell(record.view, "Started", f"Started container {name}", container=name)
+    _tell_of(container, record, ports, "Started", f"Started container {name}")
     begin(record, state, ports)
+
+
+def _never_began(action: CreateContainer | StartContainer, record: Record, err: Exception, ports: Ports) -> None:
+    """The OCI runtime could not run the container's program: an attempt that failed, and counts as one."""
+    metrics.operation_errors.labels(type(action).__name__).inc()
+    container = record.view.container(action.container)
+    if container is not None:
+        _tell_of(container, record, ports, "Failed", f"Error: {err}", warning=True)
+    made = ports.runtime.container(record.uid, action.container)
+    if made is not None and made.attempt == action.attempt and made.exit is None:
+        ports.runtime.signal(made, signal.SIGKILL)
+        ports.runtime.mark_ended(made, START_ERROR_STATUS, START_ERROR, str(err))
+    record.container_failures.pop(action.container, None)
+
+
+def _joined_pid(record: Record, container: ContainerView, ports: Ports) -> int:
+    """Whose PID namespace the container joins; 0 for one of its own. Raises ``Retryable`` while that is not there."""
+    target = str(container.spec.get("targetContainerName") or "")
+    if not target and record.view.pause is not None and container.role is not Role.PAUSE:
+        target = PAUSE
+    if not target or record.view.spec.get("hostPID"):
+        return 0
+    state = ports.runtime.container(record.uid, target)
+    if state is None or not state.running or not state.pid:
+        raise Retryable(f'unable to find target container "{target}": it is not running')
+    return state.pid
+
+
+def _tell_of(
+    container: ContainerView, record: Record, ports: Ports, reason: str, message: str, *, warning: bool = False
+) -> None:
+    """An event about a container; about our own, only that the pod could not be made."""
+    if container.role is not Role.PAUSE:
+        ports.events.tell(record.view, reason, message, container=container.name, warning=warning)
+    elif warning:
+        text = f"Failed to create pod sandbox: {message}"
+        ports.events.tell(record.view, "FailedCreatePodSandBox", text, warning=True)
 
 
 def begin(record: Record, state: ContainerState, ports: Ports) -> None:
@@ -326,7 +370,8 @@ async def _stop(action: StopContainer, record: Record, ports: Ports) -> None:
     ports.probes.stop(state.id)
     container = record.view.container(action.container)
     text = action.reason or f"Stopping container {action.container}"
-    ports.events.tell(record.view, "Killing", text, container=action.container)
+    if action.container != PAUSE:
+        ports.events.tell(record.view, "Killing", text, container=action.container)
     ends = ports.clock.monotonic() + action.grace_s
     hook = ((container.spec.get("lifecycle") or {}).get("preStop")) if container is not None else None
     if hook and container is not None and state.running and action.grace_s > 0 and record.sandbox is not None:

@@ -11,9 +11,10 @@ from typing import Any
 from common.clock import Clock
 from spherelet import files
 from spherelet.config import Config
-from spherelet.model import ContainerState, ContainerView, Environment, Image, PodView, Volumes
+from spherelet.model import ContainerState, ContainerView, Image, PodView, Role
 from spherelet.observed import Record
-from spherelet.runtime import cgroups, security, spec, users
+from spherelet.runtime import cgroups, pause, security, spec, users
+from spherelet.seams import Environment, Volumes
 
 MAPPING_BYTES_MAX = 1 << 20
 
@@ -48,13 +49,19 @@ class Assembly:
     clock: Clock
 
     async def container(
-        self, record: Record, container: ContainerView, attempt: int, backoff_s: float, handler: str
+        self, record: Record, container: ContainerView, attempt: int, backoff_s: float, handler: str, joined_pid: int
     ) -> tuple[ContainerState, Image, dict[str, Any]]:
-        """A new attempt and its spec. Raises ``Terminal`` with the CreateContainerConfigError text."""
+        """A new attempt and its spec; it shares the PID namespace of ``joined_pid`` unless that is 0.
+
+        Raises ``Terminal`` with the CreateContainerConfigError text.
+        """
         pod = record.view
         assert record.sandbox is not None
         assert record.volumes is not None
-        image = record.images[container.name]
+        if container.role is Role.PAUSE:
+            image = pause.image(self.config.state_dir / "pause")
+        else:
+            image = record.images[container.name]
         env = await self.environment(pod.body, container.spec, record.sandbox.address, self.config.address)
         qos = cgroups.qos(pod.spec)
         state = ContainerState(
@@ -69,7 +76,7 @@ class Assembly:
             created_at=self.clock.now(),
             stop_signal=_stop_signal(container, image),
             backoff_s=backoff_s,
-            spec_hash=spec.spec_hash(container.spec),
+            spec_hash=container.spec_hash,
             cgroup=f"{cgroups.pod_path(self.config.cgroup_parent, qos, record.uid)}/{container.name}",
             netns=None if pod.host_network else record.namespaces_dir / "net",
         )
@@ -90,7 +97,7 @@ class Assembly:
             hostname=files.hostname(pod, self.config.host),
             pod_dir=record.directory,
             directory=state.directory,
-            namespaces=_namespaces(record),
+            namespaces=_namespaces(record, joined_pid),
             volumes=record.volumes,
             subpaths=await self.volumes.subpaths(container.spec, record.directory, record.volumes, dict(env)),
             cgroup=state.cgroup,
@@ -128,8 +135,9 @@ def host_devices() -> list[dict[str, Any]]:
     return found
 
 
-def _namespaces(record: Record) -> Mapping[str, Path]:
-    return {kind: record.namespaces_dir / kind for kind in wanted_namespaces(record.view)}
+def _namespaces(record: Record, joined_pid: int) -> Mapping[str, Path]:
+    pinned = {kind: record.namespaces_dir / kind for kind in wanted_namespaces(record.view)}
+    return {**pinned, "pid": Path(f"/proc/{joined_pid}/ns/pid")} if joined_pid else pinned
 
 
 def _stop_signal(container: ContainerView, image: Image) -> str:

@@ -17,11 +17,11 @@ from spherelet.events import Events
 from spherelet.hooks import Hooks
 from spherelet.images.store import Images
 from spherelet.loop import Loop
-from spherelet.model import Environment, Probes, Volumes
 from spherelet.network import Network
 from spherelet.observed import Record
 from spherelet.runtime.client import Runtime
 from spherelet.runtime.sandbox import HostSandboxes
+from spherelet.seams import Environment, Probes, Volumes
 
 OnResult = Callable[[str, str, str, bool, str], None]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.clock import Clock
 from common.kube import KubeClient, Object
+from spherelet.model import PodView
 from spherelet.observed import Record
 
 PATH = "/api/v1/pods"
@@ -65,6 +66,11 @@ class Desired:
             self._records[uid] = record
             return
         changed = _lasting(record.pod) != _lasting(pod)
+        for each in PodView(pod).containers:
+            before = record.view.container(each.name)
+            if before is not None and before.image != each.image:
+                record.images.pop(each.name, None)
+                record.image_failures.pop(each.name, None)
         if _shown(record.pod) != _shown(pod):
             record.volumes = None  # set up again, which rewrites only files whose content differs
         record.pod = pod

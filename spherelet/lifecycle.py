@@ -18,7 +18,8 @@ A pod never goes back to the left. A container that ended before it was started 
 from enum import StrEnum
 
 from common.clock import parse_rfc3339
-from spherelet.model import ContainerState, ContainerView, Observed, PodView, Role
+from spherelet import admission
+from spherelet.model import PAUSE, ContainerState, ContainerView, Observed, PodView, Role
 
 
 class Stage(StrEnum):
@@ -46,8 +47,16 @@ def outcome(want: PodView, seen: Observed, now: float) -> tuple[str, str, str] |
     phase = str(want.status.get("phase") or "")
     if phase in ("Succeeded", "Failed"):
         return phase, str(want.status.get("reason") or ""), str(want.status.get("message") or "")
-    if deadline_passed(want, seen, now):
+    if seen.sandbox is None and not seen.containers and (refused := admission.refusal(want)) is not None:
+        return "Failed", refused[0], f"Pod was rejected: {refused[1]}"
+    own = _own_outcome(want, seen)
+    at = deadline_at(want, seen)
+    if at is not None and now >= at and (own is None or _last_end(want, seen) >= at):
         return "Failed", "DeadlineExceeded", "Pod was active on the node longer than the specified deadline"
+    return own
+
+
+def _own_outcome(want: PodView, seen: Observed) -> tuple[str, str, str] | None:
     for each in want.init:
         last = seen.last(each.name)
         if each.role is Role.INIT and ended(last) and not succeeded(last) and not restarts(want, each, last):
@@ -56,6 +65,11 @@ def outcome(want: PodView, seen: Observed, now: float) -> tuple[str, str, str] |
     if not all(ended(last) and not restarts(want, each, last) for each, last in zip(want.main, lasts, strict=True)):
         return None
     return ("Succeeded" if all(succeeded(last) for last in lasts) else "Failed"), "", ""
+
+
+def _last_end(want: PodView, seen: Observed) -> float:
+    lasts = (seen.last(each.name) for each in want.init + want.main if each.role is not Role.SIDECAR)
+    return max((last.exit.finished_at for last in lasts if last is not None and last.exit is not None), default=0.0)
 
 
 def deadline_at(want: PodView, seen: Observed) -> float | None:
@@ -69,15 +83,19 @@ def deadline_at(want: PodView, seen: Observed) -> float | None:
     return seen.sandbox.created_at + float(limit) if seen.sandbox else None
 
 
-def deadline_passed(want: PodView, seen: Observed, now: float) -> bool:
-    """Whether ``activeDeadlineSeconds`` has passed."""
-    at = deadline_at(want, seen)
-    return at is not None and now >= at
-
-
 def alive(state: ContainerState) -> bool:
     """Created or running: it has to be stopped before anything below it is taken away."""
     return state.exit is None
+
+
+def inhabited(seen: Observed) -> bool:
+    """Whether a container of the pod's author may still do something."""
+    return any(alive(each) for name, attempts in seen.containers.items() if name != PAUSE for each in attempts)
+
+
+def changed(container: ContainerView, state: ContainerState) -> bool:
+    """Whether the container was made from another spec than the pod has now; only its image may change."""
+    return container.role in (Role.MAIN, Role.SIDECAR) and state.spec_hash not in ("", container.spec_hash)
 
 
 def ended(state: ContainerState | None) -> bool:
@@ -92,7 +110,11 @@ def succeeded(state: ContainerState | None) -> bool:
 
 def restarts(want: PodView, container: ContainerView, last: ContainerState | None) -> bool:
     """Whether an ended container is to run again, by role and ``restartPolicy``."""
-    if container.role is Role.SIDECAR:
+    if container.role in (Role.SIDECAR, Role.PAUSE):
+        return True
+    if container.role is Role.EPHEMERAL:
+        return False
+    if last is not None and changed(container, last):
         return True
     if container.role is Role.INIT:
         return not succeeded(last) and want.restart_policy != "Never"
@@ -125,7 +147,7 @@ def started(container: ContainerView, state: ContainerState, seen: Observed) -> 
 
 def ready(container: ContainerView, state: ContainerState | None, seen: Observed) -> bool:
     """``containerStatuses[].ready``."""
-    if state is None:
+    if state is None or container.role is Role.EPHEMERAL:
         return False
     if container.role is Role.INIT:
         return succeeded(state)

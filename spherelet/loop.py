@@ -126,6 +126,9 @@ class Loop:
                 return wait_s
             await self._write(record, want, body)
             self._after_write(record, body, now)
+            if body.get("reason") and want.status.get("phase") != body["phase"]:
+                text = str(body["message"]).removeprefix("Pod was rejected: ")
+                self.ports.events.tell(want, str(body["reason"]), text, warning=True)
         record.changed_at = 0.0
         if final:
             await self._delete(record)
@@ -155,8 +158,7 @@ class Loop:
             record.ready_counted = True
             if record.seen_at:
                 metrics.pod_start_seconds.observe(max(0.0, now - record.seen_at))
-        statuses = [*(body.get("initContainerStatuses") or ()), *(body.get("containerStatuses") or ())]
-        waiting = {each["name"]: (each["state"].get("waiting") or {}).get("reason") for each in statuses}
+        waiting = {each["name"]: (each["state"].get("waiting") or {}).get("reason") for each in report.statuses(body)}
         for name, failed in list(record.image_failures.items()):
             if failed.reason == "ErrImagePull" == waiting.get(name):
                 # Shown once as it is; from now on the pod is backing off.

@@ -1,15 +1,15 @@
 """The vocabulary of spherelet: what is wanted, what is seen, what may be done. Read this first. Pure.
 
 ``PodView`` is a read-only view of a pod object; ``Observed`` is a snapshot of what is on this host; ``Action`` is the
-closed union of everything that ``plan`` may ask for and ``apply`` can do. The Protocols at the end are the seams to
-volumes, environment and probes.
+closed union of everything that ``plan`` may ask for and ``apply`` can do.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 Object = dict[str, Any]
 """A decoded Kubernetes object, or a part of one."""
@@ -22,6 +22,14 @@ class Role(StrEnum):
     SIDECAR = "sidecar"
     """An init container with ``restartPolicy: Always``."""
     MAIN = "main"
+    EPHEMERAL = "ephemeral"
+    """Added to a running pod to look into it; never restarted, and without a say in the pod's fate."""
+    PAUSE = "pause"
+    """Ours: the first process of the PID namespace that the containers of a pod share."""
+
+
+PAUSE = "_pause"
+"""Name of the container of that role: none that a user can give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,11 @@ class ContainerView:
             return str(given)
         last = self.image.rsplit("/", 1)[-1]
         return "Always" if "@" not in last and (":" not in last or last.endswith(":latest")) else "IfNotPresent"
+
+    @property
+    def spec_hash(self) -> str:
+        """Changes when a container must be made anew (its image)."""
+        return hashlib.sha256(self.image.encode()).hexdigest()[:16]
 
     @property
     def shows_address(self) -> bool:
@@ -124,12 +137,34 @@ class PodView:
         return tuple(ContainerView(Role.MAIN, each) for each in self.spec.get("containers") or ())
 
     @property
+    def ephemeral(self) -> tuple[ContainerView, ...]:
+        return tuple(ContainerView(Role.EPHEMERAL, each) for each in self.spec.get("ephemeralContainers") or ())
+
+    @property
+    def pause(self) -> ContainerView | None:
+        """The container that holds the PID namespace, if the pod's containers share one."""
+        shared = self.spec.get("shareProcessNamespace") and not self.spec.get("hostPID")
+        return ContainerView(Role.PAUSE, {"name": PAUSE, "securityContext": _PAUSE_CONTEXT}) if shared else None
+
+    @property
     def containers(self) -> tuple[ContainerView, ...]:
-        """All containers: init first."""
-        return self.init + self.main
+        """All containers that the pod's author wrote: init first."""
+        return self.init + self.main + self.ephemeral
 
     def container(self, name: str) -> ContainerView | None:
+        if name == PAUSE:
+            return self.pause
         return next((each for each in self.containers if each.name == name), None)
+
+
+_PAUSE_CONTEXT: Object = {
+    "runAsUser": 65535,
+    "runAsGroup": 65535,
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,73 +463,3 @@ Action = (
     | RemovePod
     | Wait
 )
-
-
-class Volumes(Protocol):
-    """Volumes of pods (``spherelet/volumes/manager.py``)."""
-
-    async def setup(self, pod: Object, pod_dir: Path) -> Mapping[str, Path]:
-        """Make all volumes of ``pod`` below ``pod_dir``; host path by volume name. Idempotent; called again to refresh.
-
-        Raises ``Retryable`` or ``Terminal`` with the text of the FailedMount event.
-        """
-        ...
-
-    async def subpaths(
-        self, container: Object, pod_dir: Path, paths: Mapping[str, Path], env: Mapping[str, str]
-    ) -> Mapping[int, Path]:
-        """Host paths of the container's volumeMounts that have a subPath, by their index; safe against links.
-
-        Raises ``Terminal`` or ``Retryable`` with the CreateContainerConfigError text.
-        """
-        ...
-
-    async def teardown(self, pod_dir: Path) -> None:
-        """Unmount and remove all volumes below ``pod_dir``. Idempotent; needs no pod object."""
-        ...
-
-
-class Environment(Protocol):
-    """Environment variables of a container (``spherelet/volumes/environment.py``)."""
-
-    async def __call__(self, pod: Object, container: Object, pod_ip: str, host_ip: str) -> Sequence[tuple[str, str]]:
-        """env, envFrom and service variables, expanded. ``Terminal`` carries the CreateContainerConfigError text."""
-        ...
-
-
-class Probes(Protocol):
-    """Probe workers (``spherelet/probes/worker.py``). Results arrive by the callback given when it was built:
-
-    ``on_result(pod_uid, container_id, kind, ok, message)`` on the event loop, after thresholds, on each change and for
-    each liveness or startup failure. Kinds: ``startup``, ``readiness``, ``liveness``.
-    """
-
-    def start(self, pod: PodView, state: ContainerState, pod_ip: str) -> None:
-        """Start the probes of a running container. Idempotent for the same container id."""
-        ...
-
-    def stop(self, container_id: str) -> None:
-        """Stop the probes of a container. Idempotent."""
-        ...
-
-
-class Sandboxes(Protocol):
-    """What a pod has on the host before its containers (``spherelet/runtime/sandbox.py``)."""
-
-    async def make(
-        self, pod: PodView, directory: Path, kinds: tuple[str, ...], hostname: str, sysctls: Mapping[str, str]
-    ) -> None:
-        """Shared memory, pinned namespaces of ``kinds``, the pod's cgroup. Idempotent. Raises ``OSError``."""
-        ...
-
-    def has_network(self, directory: Path) -> bool:
-        """Whether the pod's network namespace is pinned; pins do not survive a restart of the host."""
-        ...
-
-    def free(self, uid: str, directory: Path) -> None:
-        """Undo ``make``. Idempotent; needs no pod object. Raises ``OSError``, ``Retryable``."""
-        ...
-
-    def unmount(self, directory: Path) -> None:
-        """Nothing stays mounted below the pod's directory."""
-        ...

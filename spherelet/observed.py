@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spherelet.model import Failure, Image, Object, Observed, PodView, Sandbox, Sandboxes
+from spherelet.model import Failure, Image, Object, Observed, PodView, Sandbox
 from spherelet.runtime.client import Runtime
 from spherelet.runtime.state import read_json, write_json
+from spherelet.seams import Sandboxes
 
 
 @dataclass(slots=True)

@@ -6,10 +6,12 @@ Law 4: an action whose key is busy is not given again; everything that may run a
 
 from collections.abc import Iterator
 
+from common.clock import parse_rfc3339
 from spherelet import lifecycle
 from spherelet.config import crash_backoff_base_s, crash_backoff_cap_s, crash_backoff_reset_s
 from spherelet.lifecycle import Stage
 from spherelet.model import (
+    PAUSE,
     Abandon,
     Action,
     AddNetwork,
@@ -33,6 +35,9 @@ from spherelet.model import (
     Wait,
 )
 
+SIDECAR_GRACE_S_MIN = 2.0
+"""What a sidecar gets at least, however long the containers took that it serves; upstream's minimum."""
+
 
 def plan(want: PodView | None, seen: Observed, now: float) -> tuple[Action, ...]:
     """Actions that may be started now, and at most one ``Wait`` for the next moment that matters by itself."""
@@ -41,7 +46,7 @@ def plan(want: PodView | None, seen: Observed, now: float) -> tuple[Action, ...]
             assert want is not None
             found = list(_run(want, seen, now))
         case Stage.ENDING:
-            found = list(_end(want, seen))
+            found = list(_end(want, seen, now))
         case Stage.RELEASING:
             found = list(_release(seen, now))
         case Stage.ENDED:
@@ -67,13 +72,27 @@ def backing_off(want: PodView, container: ContainerView, seen: Observed, now: fl
     last = seen.last(container.name)
     if last is None or last.exit is None or not lifecycle.restarts(want, container, last):
         return 0.0
-    if last.exit.finished_at - last.started_at >= crash_backoff_reset_s:
+    if last.exit.finished_at - last.started_at >= crash_backoff_reset_s or lifecycle.changed(container, last):
         return 0.0
     return max(0.0, last.exit.finished_at + last.backoff_s - now)
 
 
 def _run(want: PodView, seen: Observed, now: float) -> Iterator[Action]:
     yield from _dependencies(want, seen, now)
+    deadline = lifecycle.deadline_at(want, seen)
+    if deadline is not None:
+        yield Wait(max(0.0, deadline - now))
+    if want.pause is not None:
+        yield from _advance(want, want.pause, seen, now)
+        holder = seen.last(PAUSE)
+        if holder is None or not holder.running:
+            return  # there is no PID namespace yet that they could join
+    yield from _containers(want, seen, now)
+    for each in want.ephemeral:
+        yield from _advance(want, each, seen, now)
+
+
+def _containers(want: PodView, seen: Observed, now: float) -> Iterator[Action]:
     settled = lifecycle.initialized(want, seen)
     for each in want.init:
         if each.role is Role.INIT:
@@ -89,9 +108,6 @@ def _run(want: PodView, seen: Observed, now: float) -> Iterator[Action]:
         if settled:
             for each in want.main:
                 yield from _advance(want, each, seen, now)
-    deadline = lifecycle.deadline_at(want, seen)
-    if deadline is not None:
-        yield Wait(max(0.0, deadline - now))
 
 
 def _dependencies(want: PodView, seen: Observed, now: float) -> Iterator[Action]:
@@ -124,7 +140,7 @@ def _advance(want: PodView, container: ContainerView, seen: Observed, now: float
     if last is None:
         yield from _create(container, seen, now, attempt=0, backoff_s=0.0)
     elif last.exit is None and last.started_at == 0:
-        if seen.sandbox is not None and seen.sandbox.cleared:
+        if seen.sandbox is not None and (seen.sandbox.cleared or container.role is Role.PAUSE):
             yield StartContainer(container.name, last.attempt)
     elif last.exit is None:
         yield from _running(want, container, last, seen)
@@ -137,13 +153,14 @@ def _advance(want: PodView, container: ContainerView, seen: Observed, now: float
         if wait_s > 0:
             yield Wait(wait_s)
         else:
-            yield from _create(container, seen, now, attempt=last.attempt + 1, backoff_s=next_backoff_s(last))
+            backoff_s = 0.0 if lifecycle.changed(container, last) else next_backoff_s(last)
+            yield from _create(container, seen, now, attempt=last.attempt + 1, backoff_s=backoff_s)
 
 
 def _create(
     container: ContainerView, seen: Observed, now: float, *, attempt: int, backoff_s: float
 ) -> Iterator[Action]:
-    if seen.volumes is None or container.name not in seen.images:
+    if seen.volumes is None or (container.name not in seen.images and container.role is not Role.PAUSE):
         return
     if seen.sandbox is None or not seen.sandbox.ready:
         return
@@ -155,6 +172,10 @@ def _create(
 
 
 def _running(want: PodView, container: ContainerView, state: ContainerState, seen: Observed) -> Iterator[Action]:
+    if lifecycle.changed(container, state):
+        text = f"Container {container.name} definition changed, will be restarted"
+        yield StopContainer(container.name, state.attempt, want.grace_s, text)
+        return
     for kind in ("startup", "liveness"):
         probe = container.spec.get(f"{kind}Probe")
         if probe and seen.probes.get((state.id, kind)) is False:
@@ -176,19 +197,34 @@ def _clean(container: ContainerView, seen: Observed, now: float) -> Iterator[Act
             yield RemoveContainer(container.name, each.attempt)
 
 
-def _end(want: PodView | None, seen: Observed) -> Iterator[Action]:
+def _end(want: PodView | None, seen: Observed, now: float) -> Iterator[Action]:
     yield from _abandon(seen)
     if want is not None and want.deleting and not seen.drained:
         yield Drain()
         return
-    grace_s = want.grace_s if want is not None else seen.grace_s
-    sidecars = {each.name for each in want.init if each.role is Role.SIDECAR} if want is not None else set()
-    living = [(name, attempts[-1]) for name, attempts in sorted(seen.containers.items()) if attempts]
-    living = [(name, last) for name, last in living if last.exit is None]
-    # Sidecars end after the containers that they serve.
-    first = [(name, last) for name, last in living if name not in sidecars] or living
-    for name, last in first:
-        yield StopContainer(name, last.attempt, grace_s, "")
+    living = {name: each[-1] for name, each in sorted(seen.containers.items()) if each and lifecycle.alive(each[-1])}
+    sidecars = [each.name for each in want.init if each.role is Role.SIDECAR] if want is not None else []
+    first = [name for name in living if name != PAUSE and name not in sidecars]
+    if first:
+        grace_s = want.grace_s if want is not None else seen.grace_s
+        for name in first:
+            yield StopContainer(name, living[name].attempt, grace_s, "")
+        return
+    # Sidecars end after the containers that they serve, the last one first, within what is left of the pod's time.
+    for name in reversed(sidecars):
+        if name in living and want is not None:
+            yield StopContainer(name, living[name].attempt, _left_s(want, now), "")
+            return
+    if PAUSE in living:
+        yield StopContainer(PAUSE, living[PAUSE].attempt, 0.0, "")
+
+
+def _left_s(want: PodView, now: float) -> float:
+    """What is left of the grace of a pod that is being deleted; its whole grace if it ended by itself."""
+    if not want.deleting or want.grace_s == 0:
+        return want.grace_s
+    left_s = parse_rfc3339(str(want.metadata["deletionTimestamp"])) - now
+    return min(want.grace_s, max(SIDECAR_GRACE_S_MIN, left_s))
 
 
 def _release(seen: Observed, now: float) -> Iterator[Action]:

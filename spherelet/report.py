@@ -11,6 +11,8 @@ from spherelet.plan import backing_off
 from spherelet.runtime.cgroups import qos
 
 ID_PREFIX = "sphere://"
+_OVER = ("Succeeded", "Failed")
+_STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
 CONDITIONS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
 
 
@@ -29,9 +31,9 @@ class Surroundings:
 def status(want: PodView, seen: Observed, around: Surroundings) -> Object:
     """The whole ``status`` that spherelet owns."""
     outcome = lifecycle.outcome(want, seen, around.now)
+    if outcome is not None and want.status.get("phase") not in _OVER and lifecycle.inhabited(seen):
+        outcome = None  # who hears that a pod is over counts on it that nothing of it runs any more
     phase = outcome[0] if outcome else _phase(want, seen)
-    init = [_container(want, each, seen, around) for each in want.init]
-    main = [_container(want, each, seen, around) for each in want.main]
     result: Object = {
         "phase": phase,
         "conditions": _conditions(want, seen, around, phase),
@@ -39,10 +41,11 @@ def status(want: PodView, seen: Observed, around: Surroundings) -> Object:
         "hostIPs": [{"ip": around.host_address}],
         "startTime": want.status.get("startTime") or rfc3339(around.started_at),
         "qosClass": want.status.get("qosClass") or qos(want.spec),
-        "containerStatuses": main,
     }
-    if init:
-        result["initContainerStatuses"] = init
+    if not outcome or seen.containers or seen.sandbox or want.status.get("containerStatuses"):
+        for key, views in zip(_STATUSES, (want.main, want.init, want.ephemeral), strict=True):
+            if views:
+                result[key] = [_container(want, each, seen, around) for each in views]
     if outcome and outcome[1]:
         result |= {"reason": outcome[1], "message": outcome[2]}
     address = seen.sandbox.address if seen.sandbox else want.status.get("podIP") or ""
@@ -52,6 +55,11 @@ def status(want: PodView, seen: Observed, around: Surroundings) -> Object:
     if generation is not None:
         result["observedGeneration"] = generation
     return result
+
+
+def statuses(body: Object) -> list[Object]:
+    """The statuses of all containers in a pod's status."""
+    return [each for key in _STATUSES for each in body.get(key) or ()]
 
 
 def is_ready(body: Object) -> bool:
@@ -79,10 +87,11 @@ def urgent(old: Object | None, new: Object) -> bool:
 
 
 def _essence(body: Object) -> object:
-    containers = [*(body.get("initContainerStatuses") or ()), *(body.get("containerStatuses") or ())]
+    containers = statuses(body)
     return (
         body.get("phase"),
         is_ready(body),
+        ["running" in each["state"] for each in body.get("ephemeralContainerStatuses") or ()],
         [(each["name"], each["ready"], each["restartCount"], "terminated" in each["state"]) for each in containers],
         [(each["name"], _reason(each)) for each in containers if _reason(each) not in _QUIET],
     )
@@ -96,6 +105,8 @@ def _reason(container: Object) -> str | None:
 
 
 def _phase(want: PodView, seen: Observed) -> str:
+    if want.deleting and not lifecycle.inhabited(seen):
+        return "Succeeded" if all(lifecycle.succeeded(seen.last(each.name)) for each in want.main) else "Failed"
     if not lifecycle.initialized(want, seen):
         return "Pending"
     lasts = [seen.last(each.name) for each in want.main]
@@ -108,7 +119,7 @@ def _phase(want: PodView, seen: Observed) -> str:
 
 
 def _conditions(want: PodView, seen: Observed, around: Surroundings, phase: str) -> list[Object]:
-    over = phase in ("Succeeded", "Failed")
+    over = phase in _OVER
     unready = sorted(each.name for each in want.main if not lifecycle.ready(each, seen.last(each.name), seen))
     unready += [
         each.name
@@ -212,7 +223,7 @@ def _container(want: PodView, container: ContainerView, seen: Observed, around: 
 
 
 def _old(want: PodView, container: ContainerView) -> Object:
-    key = "containerStatuses" if container.role is Role.MAIN else "initContainerStatuses"
+    key = {Role.MAIN: _STATUSES[0], Role.EPHEMERAL: _STATUSES[2]}.get(container.role, _STATUSES[1])
     return next((each for each in want.status.get(key) or () if each["name"] == container.name), {})
 
 
@@ -234,13 +245,23 @@ def _state(
                 return {"waiting": {"reason": "CrashLoopBackOff", "message": text}}
         return {"terminated": _terminated(last, around)}
     old = _old(want, container).get("state") or {}
-    if "terminated" in old and last is None and (want.deleting or want.status.get("phase") in ("Succeeded", "Failed")):
+    if "terminated" in old and last is None and (want.deleting or want.status.get("phase") in _OVER):
         return old
+    over = lifecycle.outcome(want, seen, around.now) is not None and not lifecycle.inhabited(seen)
+    if last is None and over and lifecycle.initialized(want, seen):
+        return {"terminated": dict(_NEVER_RAN)}
     failure = _failure(container, seen, around)
     if failure is not None:
         return {"waiting": {"reason": failure.reason, "message": failure.message}}
     waiting_for_init = container.role is Role.MAIN and want.init and not lifecycle.initialized(want, seen)
     return {"waiting": {"reason": "PodInitializing" if waiting_for_init else "ContainerCreating"}}
+
+
+_NEVER_RAN = {
+    "exitCode": 137,
+    "reason": "ContainerStatusUnknown",
+    "message": "The container could not be located when the pod was terminated",
+}
 
 
 def _failure(container: ContainerView, seen: Observed, around: Surroundings) -> Failure | None:

@@ -24,7 +24,7 @@ OnFailure = Callable[[PodView, ContainerState, str], None]
 
 
 class Probes:
-    """See ``spherelet.model.Probes``. ``run`` must be running for anything to be probed."""
+    """See ``spherelet.seams.Probes``. ``run`` must be running for anything to be probed."""
 
     def __init__(
         self,

@@ -120,7 +120,7 @@ class Runtime:
         ended = await process.run([*self.command(current.handler), "start", current.id], self._env, COMMAND_TIMEOUT_S)
         if ended.code != 0 and not await self._is_running(current):
             (current.directory / "starting").unlink(missing_ok=True)
-            raise RuntimeFailed("StartError", _plain(ended.output))
+            raise RuntimeFailed(state.START_ERROR, _plain(ended.output))
         now = self._clock.now()
         state.write_json(current.directory / "started.json", {"startedAt": now})
         current = replace(self._require(pod_uid, name), started_at=now)
@@ -263,8 +263,9 @@ class Runtime:
             answer = {}
         pid = int(answer.get("pid", answer.get("data", -1)))
         if pid <= 0:
-            message = answer.get("message") or "conmon ended before the container was created"
-            raise RuntimeFailed("CreateContainerError", _plain(str(message).encode()))
+            if answer.get("message"):  # the runtime's own words: the image or the pod does not fit, not this host
+                raise RuntimeFailed(state.START_ERROR, _plain(str(answer["message"]).encode()))
+            raise RuntimeFailed("CreateContainerError", "conmon ended before the container was created")
         return pid
 
     def _monitor_argv(self, wanted: ContainerState) -> list[str]:

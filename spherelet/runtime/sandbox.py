@@ -11,7 +11,7 @@ SHM_OPTIONS = "mode=1777,size=65536k"
 
 
 class HostSandboxes:
-    """``spherelet.model.Sandboxes`` on this host."""
+    """``spherelet.seams.Sandboxes`` on this host."""
 
     def __init__(self, cgroup_parent: str) -> None:
         self._cgroup_parent = cgroup_parent

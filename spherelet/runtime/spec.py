@@ -1,6 +1,5 @@
 """OCI runtime spec (``config.json``) of one container. Pure: everything it needs is an argument."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -11,6 +10,7 @@ from spherelet.model import ContainerView, Image, PodView
 from spherelet.runtime import cgroups, security
 from spherelet.runtime.seccomp import profile
 from spherelet.runtime.users import User
+from spherelet.volumes.expansion import expand
 
 OCI_VERSION = "1.0.2"
 SHM_SIZE = "65536k"
@@ -31,7 +31,7 @@ class Inputs:
     pod_dir: Path
     directory: Path
     namespaces: Mapping[str, Path]
-    """Pinned namespaces by kind (``net``, ``ipc``, ``uts``); absent = the host's."""
+    """Namespaces to join by kind (``net``, ``ipc``, ``uts``, ``pid``); absent = the host's, but for ``pid`` its own."""
     volumes: Mapping[str, Path]
     subpaths: Mapping[int, Path]
     """Sources of volumeMounts with a subPath, by index."""
@@ -86,7 +86,7 @@ def process(pod: PodView, container: ContainerView, given: Inputs) -> dict[str, 
     return {
         "terminal": bool(container.spec.get("tty")),
         "user": {"uid": given.user.uid, "gid": given.user.gid, "additionalGids": list(given.user.groups)},
-        "args": arguments(container.spec, config),
+        "args": arguments(container.spec, config, dict(given.env)),
         "env": [f"{name}={value}" for name, value in environment(config, given)],
         "cwd": container.spec.get("workingDir") or config.get("WorkingDir") or "/",
         "capabilities": {
@@ -101,13 +101,13 @@ def process(pod: PodView, container: ContainerView, given: Inputs) -> dict[str, 
     }
 
 
-def arguments(container: Mapping[str, Any], image: Mapping[str, Any]) -> list[str]:
-    """``command``/``args`` over the image's ``Entrypoint``/``Cmd``, as Kubernetes combines them."""
-    command, args = container.get("command"), container.get("args")
-    if command:
-        result = [*command, *(args or ())]
-    else:
-        result = [*(image.get("Entrypoint") or ()), *(args if args else image.get("Cmd") or ())]
+def arguments(container: Mapping[str, Any], image: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
+    """``command``/``args`` over the image's ``Entrypoint``/``Cmd``, as Kubernetes combines them.
+
+    ``$(NAME)`` stands for a variable of the pod's own ``env``; what the image says is taken as it is.
+    """
+    command, args = ([expand(str(each), env) for each in container.get(key) or ()] for key in ("command", "args"))
+    result = [*command, *args] if command else [*(image.get("Entrypoint") or ()), *(args or image.get("Cmd") or ())]
     if not result:
         raise Terminal("no command specified: set command in the container or Entrypoint or Cmd in the image")
     return [str(each) for each in result]
@@ -139,11 +139,6 @@ def resources(wanted: Mapping[str, Any], version: int, *, privileged: bool) -> d
     return result
 
 
-def spec_hash(container: Mapping[str, Any]) -> str:
-    """Changes when a container must be made anew (its image)."""
-    return hashlib.sha256(str(container.get("image")).encode()).hexdigest()[:16]
-
-
 def oom_score(qos_class: str, memory_request: float, memory_total: float, floor: int) -> int:
     """Kubernetes' oom_score_adj by QoS class, but never below ``floor``: lowering needs CAP_SYS_RESOURCE."""
     if qos_class == "Guaranteed":
@@ -165,9 +160,9 @@ def _seccomp_type(pod: PodView, context: Mapping[str, Any]) -> str:
 
 
 def _namespaces(pod: PodView, given: Inputs) -> list[dict[str, str]]:
-    names = {"net": "network", "ipc": "ipc", "uts": "uts"}
+    names = {"net": "network", "ipc": "ipc", "uts": "uts", "pid": "pid"}
     result: list[dict[str, str]] = [{"type": "mount"}]
-    if not pod.spec.get("hostPID"):
+    if not pod.spec.get("hostPID") and "pid" not in given.namespaces:
         result.append({"type": "pid"})
     if given.cgroup_version == 2:
         result.append({"type": "cgroup"})

@@ -26,6 +26,8 @@ import orjson
 from spherelet.model import ContainerState, Exit
 
 SIGKILL_STATUS = 137
+START_ERROR = "StartError"
+"""Reason of an end before the beginning: the runtime could not run the program. It counts as an attempt."""
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -105,7 +107,8 @@ def refresh(state: ContainerState) -> ContainerState:
     """``state`` with pids and exit as they are now."""
     ended = read_exit(state)
     if ended is not None:
-        return replace(state, exit=ended, pid=0, conmon_pid=0)
+        began_at = state.created_at if ended.reason == START_ERROR else state.started_at
+        return replace(state, exit=ended, pid=0, conmon_pid=0, started_at=state.started_at or began_at)
     monitor = read_pid(state.directory / "conmon.pid")
     if not monitors(monitor, state.id):
         monitor = 0

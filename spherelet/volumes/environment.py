@@ -23,7 +23,7 @@ class Lookup(Protocol):
 
 
 class Environment:
-    """Builds environments; see ``spherelet.model.Environment``."""
+    """Builds environments; see ``spherelet.seams.Environment``."""
 
     def __init__(self, sources: Lookup, allocatable: Mapping[str, str]) -> None:
         """``allocatable`` is the node's, for resourceFieldRefs without a limit."""

@@ -38,7 +38,7 @@ class _Mounted:
 
 
 class Volumes:
-    """See ``spherelet.model.Volumes``. ``run`` keeps contents current."""
+    """See ``spherelet.seams.Volumes``. ``run`` keeps contents current."""
 
     def __init__(self, sources: Sources, clock: Clock, host_ip: str, allocatable: Mapping[str, str]) -> None:
         self._sources = sources

@@ -45,8 +45,8 @@ def _volume_refs(pod: Object) -> Iterator[Ref]:
 
 def _environment_refs(pod: Object) -> Iterator[Ref]:
     namespace = pod["metadata"].get("namespace", "default")
-    containers = (*(pod["spec"].get("initContainers") or ()), *(pod["spec"].get("containers") or ()))
-    for container in containers:
+    keys = ("initContainers", "containers", "ephemeralContainers")
+    for container in (each for key in keys for each in pod["spec"].get(key) or ()):
         for each in container.get("envFrom") or ():
             yield from _named(each, "configMapRef", "secretRef", namespace)
         for each in container.get("env") or ():

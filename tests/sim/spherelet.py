@@ -60,7 +60,7 @@ class FakeAssembly:
         self._rng = rng
 
     async def container(
-        self, record: Record, container: ContainerView, attempt: int, backoff_s: float, handler: str
+        self, record: Record, container: ContainerView, attempt: int, backoff_s: float, handler: str, joined_pid: int
     ) -> tuple[ContainerState, Image, dict[str, Any]]:
         state = ContainerState(
             pod_uid=record.uid,

@@ -111,7 +111,7 @@ def start_without_clearance(patch: pytest.MonkeyPatch) -> None:
 def signal_without_draining(patch: pytest.MonkeyPatch) -> None:
     """spherelet does not ask whether load balancers have forgotten the pod."""
     original = spherelet_plan._end
-    patch.setattr(spherelet_plan, "_end", lambda want, seen: original(want, replace(seen, drained=True)))
+    patch.setattr(spherelet_plan, "_end", lambda want, seen, now: original(want, replace(seen, drained=True), now))
 
 
 @pytest.mark.parametrize(

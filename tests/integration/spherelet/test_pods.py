@@ -136,15 +136,25 @@ async def test_a_missing_command_says_why(host: Any) -> None:
     w = world()
     host.api.create(w.pod("nocommand", "/no/such/binary"))
 
-    def message() -> str:
-        statuses = host.api.status("nocommand").get("containerStatuses") or [{"state": {}}]
-        return str((statuses[0]["state"].get("waiting") or {}).get("message"))
+    def before() -> Object:
+        statuses = host.api.status("nocommand").get("containerStatuses") or [{"lastState": {}}]
+        found: Object = statuses[0]["lastState"].get("terminated") or {}
+        return found
 
-    await w.eventually(lambda: "/no/such/binary" in message())
+    await w.eventually(lambda: "/no/such/binary" in before().get("message", ""))
+    assert (before()["reason"], before()["exitCode"]) == ("StartError", 128)
+    await w.eventually(lambda: "Failed" in host.api.reasons("nocommand"))
     host.api.delete("nocommand")
     await w.eventually(lambda: "nocommand" not in host.api.pods)
     await w.eventually(lambda: not host.loop.records)
     assert w.census(host.directory, host.config.cgroup_parent) == []
+
+
+async def test_a_missing_command_that_is_not_to_be_restarted_fails_the_pod(host: Any) -> None:
+    w = world()
+    host.api.create(w.pod("once", "/no/such/binary", restartPolicy="Never"))
+    await w.eventually(lambda: host.api.status("once").get("phase") == "Failed", what="it is not tried for ever")
+    assert host.api.status("once")["containerStatuses"][0]["state"]["terminated"]["reason"] == "StartError"
 
 
 async def test_sigterm_then_sigkill(host: Any) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from common.clock import Clock
 from spherelet.model import ContainerState, Exit, Image, PodView
 from spherelet.runtime.client import RuntimeFailed
+from spherelet.runtime.state import START_ERROR
 
 LOST = Exit(255, 0.0, "ContainerStatusUnknown", "the host was restarted")
 
@@ -91,6 +92,9 @@ class FakeRuntime:
         return True
 
     def mark_ended(self, current: ContainerState, code: int, reason: str, message: str) -> None:
+        latest = self._find(current)
+        if latest is not None and reason == START_ERROR:
+            self._put(replace(latest, started_at=latest.started_at or latest.created_at))
         self._finish(current, Exit(code, self._clock.now(), reason, message))
 
     async def reap(self, current: ContainerState) -> None:
@@ -158,7 +162,7 @@ class FakeRuntime:
 
 
 class FakeSandboxes:
-    """``spherelet.model.Sandboxes``: remembers what is pinned."""
+    """``spherelet.seams.Sandboxes``: remembers what is pinned."""
 
     def __init__(self) -> None:
         self._pinned: set[Path] = set()

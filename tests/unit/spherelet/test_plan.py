@@ -6,9 +6,23 @@ from typing import Any
 
 import pytest
 
+from common.clock import rfc3339
 from spherelet import lifecycle
 from spherelet.lifecycle import Stage
-from spherelet.model import ContainerState, Exit, Failure, Image, Observed, PodView, Sandbox, Wait
+from spherelet.model import (
+    PAUSE,
+    ContainerState,
+    ContainerView,
+    Exit,
+    Failure,
+    Image,
+    Observed,
+    PodView,
+    Role,
+    Sandbox,
+    StopContainer,
+    Wait,
+)
 from spherelet.plan import next_backoff_s, plan
 
 NOW = 1000.0
@@ -155,13 +169,96 @@ def test_deletion_abandons_what_no_longer_makes_sense_and_never_pulls_the_rug() 
     assert keys(want, seen) == ["Abandon:"]
 
 
-def test_sidecars_end_last() -> None:
+def test_sidecars_end_last_one_by_one_and_within_the_pods_time() -> None:
     want = a_pod(
-        initContainers=[{"name": "side", "image": "i", "restartPolicy": "Always"}],
-        metadata={"deletionTimestamp": "t"},
+        initContainers=[{"name": each, "image": "i", "restartPolicy": "Always"} for each in ("side", "other")],
+        metadata={"deletionTimestamp": rfc3339(NOW + 20), "deletionGracePeriodSeconds": 30},
     )
-    assert keys(want, having(running("side"), running(), drained=True)) == ["StopContainer:main"]
-    assert keys(want, having(running("side"), ended(), drained=True)) == ["StopContainer:side"]
+    alive = (running("side"), running("other"))
+    assert keys(want, having(*alive, running(), drained=True)) == ["StopContainer:main"]
+    (stop,) = plan(want, having(*alive, ended(), drained=True), NOW)
+    assert stop == StopContainer("other", 0, 20.0, "")
+    (stop,) = plan(want, having(running("side"), ended("other"), ended(), drained=True), NOW + 19)
+    assert stop == StopContainer("side", 0, 2.0, "")
+
+
+SHARING = {"shareProcessNamespace": True}
+
+
+def test_a_shared_process_namespace_is_there_before_whoever_joins_it() -> None:
+    waiting = replace(READY, sandbox=Sandbox(True, "", False, NOW), busy=frozenset({"network"}))
+    assert keys(a_pod(**SHARING), waiting) == [f"CreateContainer:{PAUSE}"]
+    made = replace(waiting, containers={PAUSE: (attempt(PAUSE, pid=5),)})
+    assert keys(a_pod(**SHARING), made) == [f"StartContainer:{PAUSE}"], "it needs no network"
+    assert keys(a_pod(**SHARING), having(running(PAUSE))) == ["CreateContainer:main"]
+    assert keys(a_pod(**SHARING), having(ended(PAUSE), running())) == [f"CreateContainer:{PAUSE}"]
+    ending = a_pod(**SHARING, restartPolicy="Never")
+    assert keys(ending, having(running(PAUSE), ended(code=0))) == [f"StopContainer:{PAUSE}"]
+    (stop,) = plan(None, having(running(PAUSE)), NOW)
+    assert stop == StopContainer(PAUSE, 0, 0.0, "")
+
+
+def test_an_ephemeral_container_runs_once_beside_the_others() -> None:
+    want = a_pod(ephemeralContainers=[{"name": "debug", "image": "busybox"}])
+    assert keys(want, having(running())) == ["PullImage:debug"]
+    seen = having(running(), images={**READY.images, "debug": IMAGE})
+    assert keys(want, seen) == ["CreateContainer:debug"]
+    assert keys(want, having(running(), running("debug"))) == []
+    assert keys(want, having(running(), ended("debug"))) == []
+    assert lifecycle.outcome(want, having(ended(), running("debug")), NOW) is None
+    done = a_pod(ephemeralContainers=[{"name": "debug", "image": "i"}], restartPolicy="Never")
+    assert keys(done, having(ended(code=0), running("debug"))) == ["StopContainer:debug"]
+
+
+def test_a_new_image_replaces_the_container_whatever_the_restart_policy() -> None:
+    old = ContainerView(Role.MAIN, {"name": "main", "image": "old"}).spec_hash
+    want = a_pod(restartPolicy="Never")
+    alive = replace(running(), spec_hash=old)
+    (stop,) = plan(want, having(alive), NOW)
+    assert stop == StopContainer("main", 0, 30.0, "Container main definition changed, will be restarted")
+    assert keys(want, having(ended(spec_hash=old, backoff_s=300.0))) == ["CreateContainer:main"]
+    assert keys(want, having(replace(running(), spec_hash=want.main[0].spec_hash))) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ({"os": {"name": "windows"}}, "PodOSNotSupported"),
+        ({"securityContext": {"sysctls": [{"name": "kernel.core_pattern", "value": "|/x"}]}}, "SysctlForbidden"),
+        ({"securityContext": {"sysctls": [{"name": "net/../kernel/core_pattern", "value": "x"}]}}, "SysctlForbidden"),
+        (
+            {"hostNetwork": True, "securityContext": {"sysctls": [{"name": "net.ipv4.tcp_syncookies", "value": "1"}]}},
+            "SysctlForbidden",
+        ),
+        (
+            {"hostIPC": True, "securityContext": {"sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}]}},
+            "SysctlForbidden",
+        ),
+        ({"securityContext": {"appArmorProfile": {"type": "Localhost"}}}, "AppArmor"),
+    ],
+)
+def test_what_reaches_past_the_pod_is_refused_before_anything_is_made(spec: dict[str, Any], reason: str) -> None:
+    assert keys(a_pod(**spec), Observed()) == []
+    outcome = lifecycle.outcome(a_pod(**spec), Observed(), NOW)
+    assert outcome is not None
+    assert outcome[:2] == ("Failed", reason)
+    assert keys(a_pod(**spec), having(running())) == [], "what runs already is not ended by a new rule"
+
+
+def test_safe_sysctls_are_welcome() -> None:
+    context = {
+        "sysctls": [{"name": "kernel/shm_rmid_forced", "value": "1"}, {"name": "net.ipv4.tcp_rmem", "value": "1"}]
+    }
+    assert lifecycle.outcome(a_pod(securityContext=context), Observed(), NOW) is None
+
+
+def test_a_pod_that_was_done_before_its_deadline_has_succeeded() -> None:
+    want = a_pod(activeDeadlineSeconds=5, restartPolicy="Never")
+    done = having(ended(code=0, at=NOW + 4))
+    assert lifecycle.outcome(want, done, NOW + 60) == ("Succeeded", "", "")
+    killed = lifecycle.outcome(want, having(ended(code=137, at=NOW + 6)), NOW + 60)
+    assert killed is not None
+    assert killed[1] == "DeadlineExceeded"
 
 
 def test_the_deadline_ends_a_pod() -> None:

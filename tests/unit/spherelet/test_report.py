@@ -84,3 +84,63 @@ def test_nothing_new_is_nothing_to_write() -> None:
     later = replace(AROUND, now=NOW + 60)
     assert not report.differs(first, report.status(a_pod(first), seen, later))
     assert report.differs({}, first)
+
+
+def test_nobody_hears_that_a_pod_is_over_while_something_of_it_runs() -> None:
+    side = {"name": "side", "image": "i", "restartPolicy": "Always"}
+    want = a_pod(restartPolicy="Never", initContainers=[side])
+    main = attempt(started_at=NOW - 2, exit=Exit(0, NOW, "Completed"))
+    helper = replace(attempt(started_at=NOW - 2), name="side")
+    seen = replace(SEEN, containers={"main": (main,), "side": (helper,)})
+    assert report.status(want, seen, AROUND)["phase"] == "Running"
+    gone = replace(seen, containers={"main": (main,), "side": (replace(helper, exit=Exit(143, NOW, "Error")),)})
+    assert report.status(want, gone, AROUND)["phase"] == "Succeeded"
+    late = a_pod(activeDeadlineSeconds=1)
+    alive = replace(SEEN, containers={"main": (attempt(started_at=NOW - 2),)})
+    body = report.status(late, alive, replace(AROUND, now=NOW + 9))
+    assert (body["phase"], body.get("reason")) == ("Running", None)
+    assert report.status(a_pod({"phase": "Failed"}), alive, AROUND)["phase"] == "Failed", "a phase never goes back"
+
+
+def test_a_deleted_pod_ends_in_a_final_phase() -> None:
+    def phase(code: int) -> str:
+        body = {**a_pod().body, "metadata": {**a_pod().metadata, "deletionTimestamp": "t"}}
+        ended = attempt(started_at=NOW - 2, exit=Exit(code, NOW, "Error"))
+        return str(report.status(PodView(body), replace(SEEN, containers={"main": (ended,)}), AROUND)["phase"])
+
+    assert (phase(0), phase(143)) == ("Succeeded", "Failed")
+
+
+def test_a_refused_pod_says_why_and_shows_no_containers() -> None:
+    want = a_pod(os={"name": "windows"})
+    body = report.status(want, Observed(), AROUND)
+    assert (body["phase"], body["reason"]) == ("Failed", "PodOSNotSupported")
+    assert "containerStatuses" not in body, "kubectl would show a container's reason instead"
+    again = PodView({**want.body, "status": body})
+    assert not report.differs(body, report.status(again, Observed(), replace(AROUND, now=NOW + 60)))
+
+
+def test_what_never_ran_before_the_deadline_has_an_end() -> None:
+    body = report.status(a_pod(activeDeadlineSeconds=1), SEEN, replace(AROUND, now=NOW + 9))
+    assert body["phase"] == "Failed"
+    assert body["containerStatuses"][0]["state"]["terminated"]["reason"] == "ContainerStatusUnknown"
+
+
+def test_ephemeral_containers_have_their_own_list_and_no_say_in_readiness() -> None:
+    want = a_pod(ephemeralContainers=[{"name": "debug", "image": "i"}])
+    seen = replace(SEEN, containers={"main": (attempt(started_at=NOW),)})
+    body = report.status(want, seen, AROUND)
+    assert [each["name"] for each in body["ephemeralContainerStatuses"]] == ["debug"]
+    assert conditions(body)["Ready"] == "True"
+    debug = replace(attempt(started_at=NOW), name="debug")
+    later = report.status(want, replace(seen, containers={**seen.containers, "debug": (debug,)}), AROUND)
+    assert report.urgent(body, later), "somebody waits at a terminal"
+
+
+def test_a_program_that_could_not_be_run_is_an_attempt_that_failed() -> None:
+    failed = attempt(started_at=NOW, exit=Exit(128, NOW, "StartError", "no such file"), reaped=True)
+    seen = replace(SEEN, containers={"main": (failed,)})
+    body = report.status(a_pod(restartPolicy="Never"), seen, AROUND)
+    assert body["phase"] == "Failed"
+    ended = body["containerStatuses"][0]["state"]["terminated"]
+    assert (ended["reason"], ended["exitCode"], ended["message"]) == ("StartError", 128, "no such file")

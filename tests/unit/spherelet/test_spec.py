@@ -53,6 +53,24 @@ def test_command_and_args(container: dict[str, Any], expected: list[str]) -> Non
     assert build(container)["process"]["args"] == expected
 
 
+def test_variables_of_the_pod_are_expanded_in_what_the_pod_says() -> None:
+    container = {"command": ["/$(B)", "$$(B)", "$(A)"], "args": ["$(NONE)"]}
+    assert build(container)["process"]["args"] == ["/3", "$(B)", "$(A)", "$(NONE)"], "A is the image's own"
+    image = Image("i", "r", ("/l",), {"Entrypoint": ["/$(B)"]})
+    assert build(image=image)["process"]["args"] == ["/$(B)"]
+
+
+def test_the_process_namespace_is_ones_own_or_joined_or_the_hosts() -> None:
+    def found(pod: dict[str, Any] | None = None, **fields: Any) -> list[dict[str, str]]:
+        namespaces = build(pod=pod, **fields)["linux"]["namespaces"]
+        return [each for each in namespaces if each["type"] == "pid"]
+
+    assert found() == [{"type": "pid"}]
+    assert found({"hostPID": True}) == []
+    joined = {"pid": Path("/proc/5/ns/pid")}
+    assert found(namespaces=joined) == [{"type": "pid", "path": "/proc/5/ns/pid"}]
+
+
 def test_the_pods_variables_win() -> None:
     env = dict(line.split("=", 1) for line in build()["process"]["env"])
     assert (env["A"], env["B"], env["HOSTNAME"], env["HOME"]) == ("1", "3", "p", "/root")
