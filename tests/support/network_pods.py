@@ -71,8 +71,9 @@ def server_pod(
     ports: Sequence[Object] = (),
     **spec: Any,
 ) -> Object:
-    """A pod that serves and, by exec, probes."""
-    container = probe_container("serve", name, "--tcp", tcp, "--udp", udp, ports=list(ports))
+    """A pod that serves and, by exec, probes. It is Ready once it listens: earlier, connections to it are refused."""
+    listens = {"readinessProbe": {"tcpSocket": {"port": int(tcp.split(",")[0])}, "periodSeconds": 1}} if tcp else {}
+    container = probe_container("serve", name, "--tcp", tcp, "--udp", udp, ports=list(ports), **listens)
     meta = {"name": name, "labels": {"app": name, **(labels or {})}}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": probe_spec(host, container, **spec)}
 
