@@ -4,14 +4,15 @@ cache --changes--> queues --keys--> plan(view) --writes--> client (the API's pip
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
 from common.clock import Clock
-from controller.kinds.kind import Object, ResourceKey
+from controller.kinds.kind import Object
+from controller.reconcilers.custom_definitions import CustomDefinitionReconciler
+from controller.reconcilers.daemonset import DaemonSetReconciler
 from controller.reconcilers.deployment import DeploymentReconciler
 from controller.reconcilers.endpoints_mirror import EndpointsReconciler
 from controller.reconcilers.endpointslice import EndpointSliceReconciler
@@ -40,19 +41,6 @@ NODE_GRACE_S = 40.0
 FINISHED_PODS_MAX = 12_500
 
 
-class ServedKind(Protocol):
-    """What is asked of a kind here."""
-
-    @property
-    def key(self) -> ResourceKey: ...
-
-    @property
-    def namespaced(self) -> bool: ...
-
-    @property
-    def verbs(self) -> tuple[str, ...]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class ControllerPorts:
     """Everything outside of the controllers.
@@ -66,7 +54,6 @@ class ControllerPorts:
     acknowledged: Callable[[], int]
     binder: Binder
     clock: Clock
-    kinds: Sequence[ServedKind]
     ca_pem: str
     pod_cidr: str
     segment_prefix: int
@@ -79,9 +66,6 @@ class ControllerPorts:
 
 def reconcilers(ports: ControllerPorts) -> list[Reconciler]:
     """Every reconciler. Build them once the cache is in sync: node leases are judged from now on."""
-    stored = sorted({kind.key for kind in ports.kinds if {"list", "watch"} <= set(kind.verbs)})
-    namespaced = sorted({kind.key for kind in ports.kinds if kind.namespaced and {"list", "delete"} <= set(kind.verbs)})
-
     started = ports.clock.now()
 
     def forgotten(port: Object) -> bool:
@@ -90,10 +74,12 @@ def reconcilers(ports: ControllerPorts) -> list[Reconciler]:
     return [
         DeploymentReconciler(),
         ReplicaSetReconciler(),
+        DaemonSetReconciler(),
         EndpointSliceReconciler(),
         EndpointsReconciler(),
-        NamespaceReconciler(namespaced),
-        GarbageReconciler(stored),
+        CustomDefinitionReconciler(),
+        NamespaceReconciler(ports.cache.resources),
+        GarbageReconciler(),
         ServiceAccountReconciler(),
         RootCaReconciler(ports.ca_pem),
         NodeLifecycleReconciler(ports.node_grace_s, lambda: max(started, ports.cache.observing_since)),
