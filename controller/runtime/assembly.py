@@ -25,6 +25,7 @@ from controller.reconcilers.replicaset import ReplicaSetReconciler
 from controller.reconcilers.root_ca import RootCaReconciler
 from controller.reconcilers.segment import SegmentReconciler
 from controller.reconcilers.service_account import ServiceAccountReconciler
+from controller.reconcilers.statefulset import StatefulSetReconciler
 from controller.runtime.census import Census
 from controller.runtime.client import Client
 from controller.runtime.events import Recorder
@@ -75,6 +76,7 @@ def reconcilers(ports: ControllerPorts) -> list[Reconciler]:
         DeploymentReconciler(),
         ReplicaSetReconciler(),
         DaemonSetReconciler(),
+        StatefulSetReconciler(),
         EndpointSliceReconciler(),
         EndpointsReconciler(),
         CustomDefinitionReconciler(),

@@ -4,6 +4,7 @@ from typing import Final
 
 from controller.kinds.kind import Object, ResourceKey
 
+PERSISTENT_VOLUME_CLAIMS: Final = ResourceKey("", "persistentvolumeclaims")
 CONFIG_MAPS: Final = ResourceKey("", "configmaps")
 ENDPOINTS: Final = ResourceKey("", "endpoints")
 EVENTS: Final = ResourceKey("", "events")
