@@ -7,6 +7,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
+from common.certificates import LOADED
+
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 SHORT_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Histogram buckets for work that should take milliseconds."""
@@ -15,9 +17,10 @@ LONG_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 6
 
 
 def registry() -> CollectorRegistry:
-    """A registry with the process's own figures in it."""
+    """A registry with the process's own figures in it, and the ends of its certificates."""
     found = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=found)
+    found.register(LOADED)
     return found
 
 

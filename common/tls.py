@@ -2,6 +2,7 @@
 
 import ssl
 
+from common.certificates import note_loaded
 from common.settings import TlsFiles
 
 
@@ -10,6 +11,7 @@ def client_context(files: TlsFiles) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(files.ca))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(str(files.cert), str(files.key))
+    note_loaded(files.cert)
     return context
 
 
@@ -18,5 +20,6 @@ def server_context(files: TlsFiles, *, client_certificate: bool) -> ssl.SSLConte
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(files.ca))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(str(files.cert), str(files.key))
+    note_loaded(files.cert)
     context.verify_mode = ssl.CERT_REQUIRED if client_certificate else ssl.CERT_OPTIONAL
     return context

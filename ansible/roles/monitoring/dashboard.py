@@ -293,6 +293,17 @@ ROWS = (
             Panel(
                 "Uptime", (Query(f"time() - process_start_time_seconds{{{JOBS}}}", "{{job}} {{host}}"),), "s", width=12
             ),
+            Panel(
+                "Certificates end in",
+                (
+                    Query(
+                        "bottomk(10, sphere_certificate_expiry_timestamp_seconds - time())", "{{certificate}} {{host}}"
+                    ),
+                ),
+                "s",
+                "Those that end first, of those that are in use.",
+                width=24,
+            ),
         ),
     ),
 )
