@@ -18,6 +18,7 @@ from controller.api.assemble import assemble, fields_of
 from controller.api.authn import Authentication
 from controller.api.authz import Authorization
 from controller.api.bootstrap import bootstrap
+from controller.api.custom_resources import CustomResources
 from controller.api.local import LocalClient
 from controller.api.metrics import ApiMetrics
 from controller.api.server import Server, listening_sockets
@@ -25,7 +26,7 @@ from controller.api.spherelets import Spherelets
 from controller.api.tokens import Tokens
 from controller.config import ControllerSettings
 from controller.kinds.kind import ResourceKey
-from controller.kinds.registry import REGISTRY
+from controller.kinds.registry import REGISTRY, Registry
 from controller.network.run import build as build_network
 from controller.runtime.assembly import ControllerPorts
 from controller.runtime.assembly import run as run_controllers
@@ -45,14 +46,16 @@ async def run(settings: ControllerSettings) -> None:
     etcd = Etcd(settings.etcd.endpoints, settings.etcd.tls)
     await wait_for_etcd(etcd, clock)
     store = Store(etcd, clock, metrics.etcd_txn_s)
-    cache = Cache(etcd, clock, fields_of(REGISTRY))
+    kinds = REGISTRY.fork()
+    cache = Cache(etcd, clock, fields_of(kinds))
     async with asyncio.TaskGroup() as group:
         group.create_task(cache.run())
         group.create_task(compact_forever(etcd, cache, clock))
         await cache.wait_synced()
+        CustomResources(cache, kinds)
         spherelets = Spherelets(cache, client_context(settings.spherelet.tls))
         binder = Binder(cache, store, clock, settings.network.block_prefix)
-        api = _api(settings, store, cache, clock, metrics, spherelets, binder)
+        api = _api(settings, kinds, store, cache, clock, metrics, spherelets, binder)
         client = LocalClient(api, NAME)
         port = int(settings.api.listen.rpartition(":")[2] or 6443)
         await bootstrap(client, settings.api.advertise, settings.network.service_cidr, port)
@@ -69,7 +72,6 @@ async def run(settings: ControllerSettings) -> None:
                     acknowledged=lambda: store.acknowledged,
                     binder=binder,
                     clock=clock,
-                    kinds=REGISTRY.all(),
                     ca_pem=settings.api.tls.ca.read_text(),
                     pod_cidr=settings.network.pod_cidr,
                     segment_prefix=settings.network.segment_prefix,
@@ -88,6 +90,7 @@ async def run(settings: ControllerSettings) -> None:
 
 def _api(
     settings: ControllerSettings,
+    kinds: Registry,
     store: Store,
     cache: Cache,
     clock: SystemClock,
@@ -99,7 +102,7 @@ def _api(
     tokens = Tokens(key, settings.api.service_account_issuer, clock, _uid_of(cache))
     authorization = Authorization(cache)
     api = assemble(
-        kinds=REGISTRY,
+        kinds=kinds,
         store=store,
         cache=cache,
         clock=clock,
@@ -114,7 +117,7 @@ def _api(
     pod_actions.install(api.routes, binder)
     eviction.install(api.routes)
     metrics_api.install(api.routes, spherelets, clock)
-    openapi.install(api.routes, REGISTRY.all)
+    openapi.install(api.routes, kinds.all)
     return api
 
 

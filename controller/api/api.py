@@ -152,6 +152,8 @@ class Api:
             raise method_not_allowed()
         if kind.namespaced and not target.namespace and request.verb not in ("list", "watch"):
             raise no_such_path() if target.name else bad_request("namespace is required for this resource")
+        if kind.deprecation:
+            request.warnings.append(kind.deprecation)
         return await _VERBS[request.verb](self, request, kind)
 
     async def _subresource(self, request: Request, kind: Kind) -> Answer:
@@ -254,6 +256,9 @@ async def _update(api: Api, request: Request, kind: Kind) -> Answer:
         )
     if kind.namespaced and given.get("namespace") and given["namespace"] != target.namespace:
         raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+    if not kind.unconditional_update and not given.get("resourceVersion"):
+        error = FieldError("FieldValueInvalid", "metadata.resourceVersion", "must be specified for an update", 0)
+        raise invalid(kind.group, kind.kind, target.name, [error])
     text = orjson.dumps(obj)
     made = await api.writer.update(
         kind,

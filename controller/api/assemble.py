@@ -47,6 +47,13 @@ def fields_of(kinds: Kinds) -> FieldsOf:
     return fields
 
 
+def _is_known(kinds: Kinds, key: ResourceKey) -> bool:
+    try:
+        return bool(kinds.by_key(key))
+    except KeyError:
+        return False
+
+
 def assemble(
     *,
     kinds: Kinds,
@@ -63,6 +70,5 @@ def assemble(
     ports = Ports(kinds, Schemas.load(), store, cache, clock)
     routes = Routes()
     system.register(routes, advertise)
-    known = {kind.key for kind in kinds.all()}
-    metrics.watch_store(known.__contains__, cache.resources, cache.watchers, lambda: cache.revision)
+    metrics.watch_store(lambda key: _is_known(kinds, key), cache.resources, cache.watchers, lambda: cache.revision)
     return Api(ports, authenticator, authorizer, Admission((*ADMISSION, *admission), cache.get), routes, metrics)

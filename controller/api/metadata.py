@@ -4,7 +4,7 @@ Spec: apimachinery ``api/validation/objectmeta.go``, apiserver ``registry/rest/{
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from common.selectors import is_label_value, is_qualified_name
@@ -176,7 +176,11 @@ def prepare_update(kind: Kind, obj: Object, old: Object) -> list[FieldError]:
 
 def bump_generation(kind: Kind, obj: Object, old: Object) -> None:
     """Raise ``metadata.generation`` when the wanted state differs."""
-    if kind.generation_fields and any(obj.get(field) != old.get(field) for field in kind.generation_fields):
+    fields: Iterable[str] = kind.generation_fields
+    if "*" in fields:
+        unwatched = {"metadata", "status"} if "status" in kind.subresources else {"metadata"}
+        fields = {*obj, *old} - unwatched
+    if any(obj.get(field) != old.get(field) for field in fields):
         obj["metadata"]["generation"] = int(old["metadata"].get("generation", 0)) + 1
 
 

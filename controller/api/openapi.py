@@ -27,6 +27,7 @@ _PATCHES: Final = (
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 )
+_STRATEGIC: Final = "application/strategic-merge-patch+json"
 _PROTOBUF_V2: Final = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 """Clients ask with ``@v1.0``, which is no valid media type, and are answered with this one."""
 _ANY_NAMES: Final = ("JSON", "JSONSchemaPropsOrArray", "JSONSchemaPropsOrBool", "JSONSchemaPropsOrStringArray")
@@ -60,7 +61,8 @@ class OpenApi:
     def etag(self, what: str) -> str:
         """Changes whenever the document could: with the data package, the kinds served, or what we add."""
         digest = hashlib.sha512(f"{kind_schemas.VERSION}/{kind_schemas.definitions_path()}/{what}".encode())
-        digest.update(repr(sorted((k.group, k.version, k.kind, k.plural) for k in self._kinds())).encode())
+        served = sorted((k.group, k.version, k.kind, k.plural, k.definitions_digest) for k in self._kinds())
+        digest.update(repr(served).encode())
         digest.update(orjson.dumps([OWN_DEFINITIONS, EXTRA_PROPERTIES]))
         return digest.hexdigest().upper()
 
@@ -102,9 +104,15 @@ class OpenApi:
         self._kept.move_to_end(etag)
         return Reply(200, body, kind, headers)
 
+    def _definitions(self) -> Object:
+        definitions = kind_schemas.read_definitions()
+        for kind in self._kinds():
+            definitions.update(kind.definitions)
+        return definitions
+
     def document_v3(self, group: str, version: str) -> Object:
         """The document of one group and version."""
-        definitions = kind_schemas.read_definitions()
+        definitions = self._definitions()
         kinds = [kind for kind in self._kinds() if (kind.group, kind.version) == (group, version)]
         paths: Object = {}
         for kind in kinds:
@@ -123,7 +131,7 @@ class OpenApi:
 
     def document_v2(self) -> Object:
         """The one document of everything."""
-        definitions = kind_schemas.read_definitions()
+        definitions = self._definitions()
         paths: Object = {}
         for kind in self._kinds():
             paths.update(paths_of(kind, _operation_v2))
@@ -285,6 +293,11 @@ def _type_of(parameter: str) -> str:
     return "integer" if parameter in _NUMBERS else "boolean" if parameter in _FLAGS else "string"
 
 
+def _patches(kind: Kind) -> tuple[str, ...]:
+    """Clients read here which patches they may send."""
+    return _PATCHES if kind.structure is None else tuple(each for each in _PATCHES if each != _STRATEGIC)
+
+
 def _schema_of(kind: Kind, verb: str) -> str:
     return f"{kind.schema}List" if verb == "list" else kind.schema
 
@@ -301,13 +314,13 @@ def _operation_v3(kind: Kind, verb: str, sub: str, suffix: str) -> Object:
         made["requestBody"] = {"content": {"*/*": reference}, "required": True}
     elif verb == "patch":
         patch = {"schema": {"$ref": "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.Patch"}}
-        made["requestBody"] = {"content": dict.fromkeys(_PATCHES, patch), "required": True}
+        made["requestBody"] = {"content": dict.fromkeys(_patches(kind), patch), "required": True}
     return made
 
 
 def _operation_v2(kind: Kind, verb: str, sub: str, suffix: str) -> Object:
     made = _common(kind, verb, sub, suffix)
-    made["consumes"] = list(_PATCHES) if verb == "patch" else ["*/*"]
+    made["consumes"] = list(_patches(kind)) if verb == "patch" else ["*/*"]
     made["produces"] = [_JSON]
     made["schemes"] = ["https"]
     parameters = [{"name": e, "in": "query", "type": _type_of(e), "uniqueItems": True} for e in _QUERY.get(verb, ())]

@@ -8,10 +8,10 @@ import orjson
 from common.clock import rfc3339
 from controller.api import body as bodies
 from controller.api import managed
-from controller.api.patch import APPLY, apply_patch, decode_patch
+from controller.api.patch import APPLY, JSON, MERGE, STRATEGIC, apply_patch, decode_patch
 from controller.api.ports import Ports
 from controller.api.request import Request
-from controller.api.status import ApiError, bad_request, invalid, is_not_found
+from controller.api.status import ApiError, bad_request, invalid, is_not_found, unsupported_media
 from controller.api.writes import WriteOptions, Writer
 from controller.kinds.kind import FieldError, Kind, Object
 
@@ -66,8 +66,13 @@ class Patcher:
         warnings: list[str],
     ) -> bytes:
         """JSON, merge and strategic merge patches."""
+        if media == STRATEGIC and kind.structure is not None:
+            raise unsupported_media(
+                "the body of the request was in an unknown format - accepted media types include: "
+                f"{JSON}, {MERGE}, {APPLY}"
+            )
         patch = decode_patch(raw, media)
-        shape = self._ports.schemas.get(kind.schema)
+        shape = self._ports.structure(kind).shape
 
         def transform(old: Object) -> Object:
             version = old["metadata"]["resourceVersion"]
@@ -101,17 +106,17 @@ class Patcher:
             raise bad_request("error decoding patch: apiVersion and kind must be set")
         if (applied.get("metadata") or {}).get("managedFields"):
             raise bad_request("metadata.managedFields must be nil")
-        unknown, errors = self._ports.schemas.check(kind.schema, applied)
+        unknown, errors = self._ports.structure(kind).check(applied)
         if errors:
             raise bodies.decoding_error(kind.kind, kind.version, errors)
         warnings += bodies.judge_fields(unknown, [], options.strict)
-        self._ports.schemas.normalize(kind.schema, applied)
+        self._ports.structure(kind).normalize(applied)
         applied.setdefault("metadata", {}).setdefault("name", name)
         if applied["metadata"]["name"] != name:
             raise bad_request(
                 f"the name of the object ({applied['metadata']['name']}) does not match the name on the URL ({name})"
             )
-        shape = self._ports.schemas.get(kind.schema)
+        shape = self._ports.structure(kind).shape
         now = rfc3339(self._ports.clock.now())
 
         def transform(old: Object) -> Object:

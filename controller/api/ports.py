@@ -8,7 +8,7 @@ from typing import Protocol
 from common.clock import Clock
 from controller.api.status import ApiError, too_large_version, unavailable
 from controller.kinds.kind import Kind, ResourceKey
-from controller.kinds.schemas import Schemas
+from controller.kinds.schemas import Defined, Schemas, Structure
 from controller.store.cache import Cache
 from controller.store.objects import Store
 
@@ -36,6 +36,10 @@ class Ports:
     store: Store
     cache: Cache
     clock: Clock
+
+    def structure(self, kind: Kind) -> Structure:
+        """How objects of ``kind`` are decoded, patched and owned."""
+        return kind.structure or Defined(self.schemas, kind.schema)
 
     async def fresh(self) -> None:
         """Until the cache has every write that this server acknowledged. Raises ``ApiError`` 503 when it cannot."""

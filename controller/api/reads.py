@@ -16,8 +16,10 @@ from controller.api.selection import (
     selection_of,
 )
 from controller.api.status import expired, expired_page, not_found
+from controller.api.writes import served
 from controller.kinds.kind import Kind, Object
 from controller.store.cache import Entry, Expired
+from controller.store.entry import as_version
 
 
 async def get(ports: Ports, request: Request, kind: Kind) -> Reply:
@@ -39,6 +41,7 @@ def represent(
 ) -> Reply:
     """One object's bytes in the form the client asked for."""
     accepted = accepted or negotiate(request.headers.get("Accept", ""))
+    body = body_of(kind, body)
     if accepted.form == "object":
         return encoded(body, accepted, status)
     obj: Object = orjson.loads(body)
@@ -48,6 +51,11 @@ def represent(
         made = table.table(kind, rows, {"resourceVersion": obj["metadata"].get("resourceVersion", "")})
         return encoded(orjson.dumps(made), accepted, status)
     return encoded(orjson.dumps(table.partial(obj)), accepted, status)
+
+
+def body_of(kind: Kind, body: bytes) -> bytes:
+    """Stored bytes as ``kind``, which may be another version of them."""
+    return as_version(body, kind.api_version) if kind.stored_as else body
 
 
 def encoded(body: bytes, accepted: Accepted, status: int = 200) -> Reply:
@@ -105,12 +113,12 @@ async def _entries(ports: Ports, request: Request, kind: Kind, options: ListOpti
 
 def join_list(kind: Kind, entries: list[Entry], metadata: Object) -> list[bytes]:
     """A list's JSON in pieces that share the objects' bytes."""
-    head = {"kind": f"{kind.kind}List", "apiVersion": kind.api_version, "metadata": metadata}
+    head = {"kind": kind.kind_of_list, "apiVersion": kind.api_version, "metadata": metadata}
     pieces = [orjson.dumps(head)[:-1] + b',"items":[']
     for index, entry in enumerate(entries):
         if index:
             pieces.append(b",")
-        pieces.append(entry.body)
+        pieces.append(body_of(kind, entry.body))
     pieces.append(b"]}\n")
     return pieces
 
@@ -119,5 +127,5 @@ def _table(
     ports: Ports, request: Request, kind: Kind, entries: list[Entry], metadata: Object, accepted: Accepted
 ) -> Reply:
     include, now = request.text("includeObject", "Metadata"), ports.clock.now()
-    rows = (table.row(kind, entry.decode(), now, include) for entry in entries)
+    rows = (table.row(kind, served(kind, entry), now, include) for entry in entries)
     return encoded(orjson.dumps(table.table(kind, rows, metadata)), accepted)

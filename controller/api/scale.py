@@ -12,6 +12,7 @@ from controller.api.ports import Ports
 from controller.api.reads import encoded
 from controller.api.request import Reply, Request
 from controller.api.status import bad_request, conflict, invalid, method_not_allowed, not_found
+from controller.kinds.jsonpath import compile_path
 from controller.kinds.kind import FieldError, Kind, Object
 
 if TYPE_CHECKING:
@@ -20,25 +21,48 @@ if TYPE_CHECKING:
 SCALE_SCHEMA = "io.k8s.api.autoscaling.v1.Scale"
 
 
-def scale_of(obj: Object) -> Object:
+def scale_of(kind: Kind, obj: Object) -> Object:
     """Scale of an object. Pure."""
-    metadata, spec, status = obj["metadata"], obj.get("spec", {}), obj.get("status", {})
+    metadata = obj["metadata"]
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
-    selector = spec.get("selector") or {}
-    if "matchLabels" not in selector and "matchExpressions" not in selector:
-        selector = {"matchLabels": selector}
-    try:
-        text = str(from_label_selector(selector))
-    except InvalidSelector:
-        text = ""
-    wanted = spec.get("replicas")
+    if kind.scale_paths is None:
+        wanted, have = obj.get("spec", {}).get("replicas"), obj.get("status", {}).get("replicas")
+        selector = _selector_text(obj)
+    else:
+        wanted, have = _number_at(kind.scale_paths.replicas, obj), _number_at(kind.scale_paths.observed, obj)
+        found = compile_path(kind.scale_paths.selector)(obj) if kind.scale_paths.selector else []
+        selector = str(found[0]) if found else ""
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": {key: metadata[key] for key in kept if key in metadata},
         "spec": {"replicas": wanted} if wanted else {},
-        "status": {"replicas": status.get("replicas", 0), "selector": text},
+        "status": {"replicas": have or 0, **({"selector": selector} if selector else {})},
     }
+
+
+def _selector_text(obj: Object) -> str:
+    selector = obj.get("spec", {}).get("selector") or {}
+    if "matchLabels" not in selector and "matchExpressions" not in selector:
+        selector = {"matchLabels": selector}
+    try:
+        return str(from_label_selector(selector))
+    except InvalidSelector:
+        return ""
+
+
+def _number_at(path: str, obj: Object) -> int | None:
+    found = compile_path(path)(obj)
+    return int(found[0]) if found and isinstance(found[0], int | float) else None
+
+
+def _set_replicas(kind: Kind, obj: Object, replicas: int) -> None:
+    """Paths of custom resources are plain: fields below ``spec``."""
+    path = kind.scale_paths.replicas if kind.scale_paths is not None else ".spec.replicas"
+    *parents, last = path.strip(".").split(".")
+    for name in parents:
+        obj = obj.setdefault(name, {})
+    obj[last] = replicas
 
 
 async def get_scale(ports: Ports, request: Request, kind: Kind) -> Reply:
@@ -47,7 +71,7 @@ async def get_scale(ports: Ports, request: Request, kind: Kind) -> Reply:
     entry = ports.cache.get(kind.key, request.target.namespace, request.target.name)
     if entry is None:
         raise not_found(kind.key, request.target.name)
-    return encoded(orjson.dumps(scale_of(entry.decode())), negotiate(request.headers.get("Accept", "")))
+    return encoded(orjson.dumps(scale_of(kind, entry.decode())), negotiate(request.headers.get("Accept", "")))
 
 
 async def update_scale(api: "Api", request: Request, kind: Kind) -> Reply:
@@ -58,7 +82,7 @@ async def update_scale(api: "Api", request: Request, kind: Kind) -> Reply:
     raw, media = await request.read(), bodies.media_type(request.headers.get("Content-Type", ""))
 
     def change(obj: Object) -> Object:
-        before = scale_of(obj)
+        before = scale_of(kind, obj)
         if request.verb == "patch":
             after = apply_patch(before, raw, media, api.ports.schemas.get(SCALE_SCHEMA))
         else:
@@ -75,8 +99,8 @@ async def update_scale(api: "Api", request: Request, kind: Kind) -> Reply:
             raise invalid("autoscaling", "Scale", target.name, [error])
         if not given:
             obj["metadata"].pop("resourceVersion")
-        obj["spec"]["replicas"] = replicas
+        _set_replicas(kind, obj, replicas)
         return obj
 
     made = await api.writer.update(kind, target.namespace, target.name, change, options, "scale")
-    return encoded(orjson.dumps(scale_of(orjson.loads(made))), negotiate(request.headers.get("Accept", "")))
+    return encoded(orjson.dumps(scale_of(kind, orjson.loads(made))), negotiate(request.headers.get("Accept", "")))

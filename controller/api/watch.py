@@ -8,6 +8,7 @@ import orjson
 from controller.api import table
 from controller.api.negotiate import negotiate
 from controller.api.ports import Ports
+from controller.api.reads import body_of
 from controller.api.request import Request, Stream, Write
 from controller.api.selection import ALL, Selection, parse_revision, selection_of
 from controller.api.status import ApiError, bad_request, invalid, too_old
@@ -65,7 +66,8 @@ class _Encoder:
         self._now = ports.clock.now
         self._include = request.text("includeObject", "Metadata")
         self._headers = True
-        self.shared = form == "object"
+        self.shared = form == "object" and not kind.stored_as
+        self._whole = form == "object"
         self._transform: Callable[[Object], Object] = self._table if form == "table" else table.partial
 
     def _table(self, obj: Object) -> Object:
@@ -82,14 +84,15 @@ class _Encoder:
         return event.frame(as_type) if self.shared else self._made(as_type, event.body(as_type))
 
     def _made(self, as_type: str, body: bytes) -> bytes:
-        return frame(as_type, orjson.dumps(self._transform(orjson.loads(body))))
+        body = body_of(self._kind, body)
+        return frame(as_type, body if self._whole else orjson.dumps(self._transform(orjson.loads(body))))
 
     def bookmark(self, revision: int, *, initial_end: bool = False) -> bytes:
         metadata: Object = {"resourceVersion": str(revision)}
         if initial_end:
             metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
         obj: Object = {"kind": self._kind.kind, "apiVersion": self._kind.api_version, "metadata": metadata}
-        if not self.shared:
+        if not self._whole:
             obj = table.partial(obj) if self._transform is table.partial else table.table(self._kind, [], metadata)
         return frame("BOOKMARK", orjson.dumps(obj))
 

@@ -66,7 +66,7 @@ class Writer:
             raise bodies.decoding_error(
                 kind.kind, kind.version, ["json: cannot unmarshal into Go struct field .metadata"]
             )
-        unknown, errors = self._ports.schemas.check(kind.schema, obj)
+        unknown, errors = self._ports.structure(kind).check(obj)
         if errors:
             raise bodies.decoding_error(kind.kind, kind.version, errors)
         about = f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: '
@@ -75,7 +75,7 @@ class Writer:
         if isinstance(given, dict) and given.get("managedFields") == []:
             # An order to forget all owners, which normalizing would take for nothing said.
             given["managedFields"] = [{}]
-        self._ports.schemas.normalize(kind.schema, obj)
+        self._ports.structure(kind).normalize(obj)
         if not isinstance(obj.get("metadata"), dict):
             obj["metadata"] = {}
         return warnings
@@ -118,9 +118,9 @@ class Writer:
         if errors:
             raise invalid(kind.group, kind.kind, name, errors)
         if not options.apply:
-            managed.track(self._ports.schemas.get(kind.schema), None, obj, options.manager, "", now)
+            managed.track(self._ports.structure(kind).shape, None, obj, options.manager, "", now)
         key = key_for(kind.key, obj["metadata"].get("namespace", ""), name)
-        stored = encode(obj)
+        stored = _stored(kind, obj)
         if options.dry_run:
             if self._ports.cache.get(kind.key, obj["metadata"].get("namespace", ""), name):
                 raise already_exists(kind.key, name)
@@ -150,8 +150,7 @@ class Writer:
             if entry is None:
                 raise not_found(kind.key, name)
             _check_uid(kind, entry, uid)
-            old = entry.decode()
-            new = change(entry.decode())
+            old, new = served(kind, entry), change(served(kind, entry))
             _check_uid(kind, entry, new.setdefault("metadata", {}).get("uid"))
             wanted = new["metadata"].get("resourceVersion")
             if wanted and wanted != "0" and wanted != str(entry.revision):
@@ -160,7 +159,7 @@ class Writer:
             if metadata.same(new, old):
                 return entry.body
             try:
-                return await self._replace(entry, new, options)
+                return await self._replace(kind, entry, new, options)
             except Conflict as err:
                 if wanted and wanted != "0":
                     raise (conflict(kind.key, name) if err.revision else not_found(kind.key, name)) from None
@@ -190,10 +189,10 @@ class Writer:
         metadata.bump_generation(kind, new, old)
         if not options.apply:
             now = rfc3339(self._ports.clock.now())
-            managed.track(self._ports.schemas.get(kind.schema), old, new, options.manager, subresource, now)
+            managed.track(self._ports.structure(kind).shape, old, new, options.manager, subresource, now)
 
-    async def _replace(self, entry: Entry, new: Object, options: WriteOptions) -> bytes:
-        stored = encode(new)
+    async def _replace(self, kind: Kind, entry: Entry, new: Object, options: WriteOptions) -> bytes:
+        stored = _stored(kind, new)
         if options.dry_run:
             return with_revision(stored, entry.revision)
         meta = new["metadata"]
@@ -217,6 +216,17 @@ async def commit(ports: Ports, compares: Sequence[Compare], writes: Sequence[Put
         return await ports.store.txn(compares, writes)
     except Unavailable as err:
         raise unavailable(f"the write may or may not have happened: {err}") from err
+
+
+def served(kind: Kind, entry: Entry) -> Object:
+    """A stored object as ``kind``, which may be another version of it than the one that is stored."""
+    obj = entry.decode()
+    obj["apiVersion"] = kind.api_version
+    return obj
+
+
+def _stored(kind: Kind, obj: Object) -> bytes:
+    return encode({**obj, "apiVersion": kind.stored_as} if kind.stored_as else obj)
 
 
 def _check_uid(kind: Kind, entry: Entry, uid: str | None) -> None:

@@ -170,17 +170,6 @@ _TABLE: Final[dict[tuple[str, str, str], tuple[Row, ...]]] = {
             generation="webhooks",
         ),
     ),
-    ("apiextensions.k8s.io", "v1", "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1"): (
-        Row(
-            "CustomResourceDefinition",
-            "customresourcedefinitions",
-            "crd crds",
-            False,
-            "status",
-            "api-extensions",
-            (at("Created At", "metadata.creationTimestamp"),),
-        ),
-    ),
     ("apiregistration.k8s.io", "v1", "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1"): (
         Row("APIService", "apiservices", "", False, "status", "api-extensions"),
     ),

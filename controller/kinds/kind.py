@@ -5,7 +5,10 @@ Objects are plain JSON dicts (``Object``): nothing a user wrote may be lost, so 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from controller.kinds.schemas import Structure
 
 Object = dict[str, Any]
 """A Kubernetes object as decoded JSON."""
@@ -63,11 +66,23 @@ def _no_update_errors(obj: Object, old: Object) -> list[FieldError]:
     return []
 
 
+VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+"""Of what is stored."""
+
+
 class Subwrite(NamedTuple):
     """What a subresource that writes the spec may do: ``confine`` (new, old) takes back all else, in place."""
 
     confine: Callable[[Object, Object], None]
     validate: Callable[[Object, Object], list[FieldError]]
+
+
+class ScalePaths(NamedTuple):
+    """JSON paths that the scale subresource goes by; ``selector`` names a serialized selector, or is empty."""
+
+    replicas: str
+    observed: str
+    selector: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +108,12 @@ class Kind:
     subresources: tuple[str, ...] = ()
     """Of ``status``, ``scale``, ``binding``, ``eviction``, ``log``, ``exec``, ``attach``, ``portforward``, ``proxy``,
     ``token``, ``approval``, ``finalize``, ``ephemeralcontainers``, ``resize``."""
-    verbs: tuple[str, ...] = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+    verbs: tuple[str, ...] = VERBS
     columns: tuple[Column, ...] = ()
     """After the Name column, which the generic layer adds, and instead of its default Age column."""
     generation_fields: tuple[str, ...] = ("spec",)
-    """Top-level fields whose change bumps ``metadata.generation``; empty for kinds without generation."""
+    """Top-level fields whose change bumps ``metadata.generation``; empty for kinds without generation. ``*``: all, but
+    for metadata, and the status where it is a subresource."""
     selectable_fields: Mapping[str, Callable[[Object], str]] = field(default_factory=dict)
     """Field selectors beyond ``metadata.name`` and ``metadata.namespace``."""
     default: Callable[[Object], None] = _no_change
@@ -111,10 +127,27 @@ class Kind:
     """Subresources with rules of their own, instead of ``prepare_update`` and ``validate_update``."""
     grace_s: Callable[[Object], int] = field(default=lambda obj: 0)
     """Graceful deletion period when the request names none; 0 deletes at once (unless finalizers hold it)."""
+    unconditional_update: bool = True
+    """Whether a replacement may leave out ``metadata.resourceVersion``."""
+    structure: "Structure | None" = None
+    """How objects are decoded where ``schema`` is no built-in definition."""
+    definitions: Mapping[str, Object] = field(default_factory=dict)
+    """Definitions that this kind adds to OpenAPI; ``definitions_digest`` changes with them."""
+    definitions_digest: str = ""
+    stored_as: str = ""
+    """apiVersion of stored objects, where it is not this kind's own."""
+    list_kind: str = ""
+    scale_paths: ScalePaths | None = None
+    deprecation: str = ""
+    """What whoever uses this version is warned of."""
 
     @property
     def key(self) -> ResourceKey:
         return ResourceKey(self.group, self.plural)
+
+    @property
+    def kind_of_list(self) -> str:
+        return self.list_kind or f"{self.kind}List"
 
     @property
     def api_version(self) -> str:

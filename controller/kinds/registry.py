@@ -9,6 +9,7 @@ from controller.kinds import (
     config,
     coordination,
     core,
+    custom_definition,
     discovery,
     events,
     network,
@@ -25,7 +26,7 @@ from controller.kinds.kind import Kind, ResourceKey
 
 
 class Registry:
-    """Look-ups over kinds. Immutable once built, but for kinds added at run time with ``add``."""
+    """Look-ups over kinds. Immutable once built, but for kinds that users define: ``add``, ``remove``."""
 
     def __init__(self, kinds: Iterable[Kind]) -> None:
         self._by_key: dict[ResourceKey, Kind] = {}
@@ -34,11 +35,25 @@ class Registry:
         for kind in kinds:
             self.add(kind)
 
+    def fork(self) -> "Registry":
+        """A copy that changes on its own: what users define in one cluster is nobody else's."""
+        return Registry(self._by_path.values())
+
     def add(self, kind: Kind) -> None:
-        """Serve ``kind`` from now on. The first version of a resource is its storage version."""
+        """Serve ``kind`` from now on. The first version of a resource is its storage version; a kind without verbs is
+        stored, but not served."""
         self._by_key.setdefault(kind.key, kind)
+        if not kind.verbs:
+            return
         self._by_path[kind.group, kind.version, kind.plural] = kind
         self._by_kind[kind.group, kind.version, kind.kind] = kind
+
+    def remove(self, key: ResourceKey) -> None:
+        """Forget every version of a resource."""
+        self._by_key.pop(key, None)
+        for kind in [each for each in self._by_path.values() if each.key == key]:
+            del self._by_path[kind.group, kind.version, kind.plural]
+            self._by_kind.pop((kind.group, kind.version, kind.kind), None)
 
     def by_key(self, key: ResourceKey) -> Kind:
         """The kind stored under ``key``. Raises ``KeyError``."""
@@ -73,6 +88,7 @@ REGISTRY: Final = Registry(
         *discovery.KINDS,
         *coordination.KINDS,
         *network.KINDS,
+        *custom_definition.KINDS,
         *breadth.KINDS,
         *virtual.KINDS,
     ]

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 
@@ -171,6 +171,41 @@ def _shape_type(definition: str, source: dict[str, Any]) -> str:
     return kind
 
 
+class Structure(Protocol):
+    """How objects of one kind are decoded."""
+
+    @property
+    def shape(self) -> Shape:
+        """What patches and field ownership go by."""
+        ...
+
+    def check(self, obj: Object) -> tuple[list[str], list[str]]:
+        """As ``Schemas.check``."""
+        ...
+
+    def normalize(self, obj: Object) -> None:
+        """As ``Schemas.normalize``."""
+        ...
+
+
+class Defined:
+    """``Structure`` of a definition."""
+
+    def __init__(self, schemas: "Schemas", name: str) -> None:
+        self._schemas = schemas
+        self._name = name
+
+    @property
+    def shape(self) -> Shape:
+        return self._schemas.get(self._name)
+
+    def check(self, obj: Object) -> tuple[list[str], list[str]]:
+        return self._schemas.check(self._name, obj)
+
+    def normalize(self, obj: Object) -> None:
+        self._schemas.normalize(self._name, obj)
+
+
 class Schemas:
     """Every definition by name. Build it with ``load``; shapes are made on first use and shared."""
 
@@ -204,12 +239,6 @@ class Schemas:
                 if len(gvks) == 1:
                     self._by_kind[gvks[0]["group"], gvks[0]["version"], gvks[0]["kind"]] = name
         return self._by_kind.get((group, version, kind))
-
-    def add(self, name: str, definition: dict[str, Any]) -> None:
-        """Add or replace a definition."""
-        self._raw[name] = definition
-        self._shapes.pop(name, None)
-        self._by_kind.clear()
 
     def get(self, name: str) -> Shape:
         """Shape of a definition. Raises ``KeyError`` for an unknown name."""

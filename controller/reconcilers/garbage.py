@@ -5,11 +5,11 @@ references go, the dependents stay. An owner is absent only if the view, which i
 does not have its uid; one in another namespace counts as absent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import Enum
 
 from controller.kinds.kind import Object, ResourceKey
-from controller.runtime.reconciler import Map
+from controller.runtime.reconciler import EVERYTHING, Map
 from controller.runtime.view import View
 from controller.runtime.writes import NOTHING_TO_DO, Delete, Patch, Plan
 from controller.store.cache import Change
@@ -39,12 +39,10 @@ def _keys(view: View, change: Change) -> tuple[str, ...]:
 
 
 class GarbageReconciler:
-    """``resources`` gives everything that is served."""
+    """See the module."""
 
     name = "garbage-collector"
-
-    def __init__(self, resources: Sequence[ResourceKey]) -> None:
-        self.watches: Mapping[ResourceKey, Map] = dict.fromkeys(resources, _keys)
+    watches: Mapping[ResourceKey, Map] = {EVERYTHING: _keys}
 
     def plan(self, view: View, key: str, now: float) -> Plan:
         entry = view.by_uid(key)

@@ -3,11 +3,11 @@
 Ports are left alone: their addresses rest until every host has forgotten them (see ``port_release``).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from controller.kinds.kind import ResourceKey
 from controller.reconcilers import conditions
-from controller.runtime.reconciler import Map, own_key
+from controller.runtime.reconciler import EVERYTHING, Map, own_key
 from controller.runtime.resources import NAMESPACES, PORTS, split
 from controller.runtime.view import View
 from controller.runtime.writes import NOTHING_TO_DO, Delete, Patch, Plan, UpdateStatus, Write
@@ -23,21 +23,21 @@ def _key_when_deleting(view: View, change: Change) -> tuple[str, ...]:
 
 
 class NamespaceReconciler:
-    """``namespaced`` gives every namespaced resource that is served."""
+    """``resources`` gives every resource that objects are stored of."""
 
     name = "namespace-controller"
+    watches: Mapping[ResourceKey, Map] = {NAMESPACES: own_key, EVERYTHING: _key_when_deleting}
 
-    def __init__(self, namespaced: Sequence[ResourceKey]) -> None:
-        self._namespaced = tuple(each for each in sorted(namespaced) if each != PORTS)
-        watches: dict[ResourceKey, Map] = dict.fromkeys(self._namespaced, _key_when_deleting)
-        self.watches: Mapping[ResourceKey, Map] = {**watches, NAMESPACES: own_key}
+    def __init__(self, resources: Callable[[], Iterable[ResourceKey]]) -> None:
+        self._resources = resources
 
     def plan(self, view: View, key: str, now: float) -> Plan:
         _, name = split(key)
         namespace = view.get(NAMESPACES, "", name)
         if namespace is None or "deletionTimestamp" not in namespace["metadata"]:
             return NOTHING_TO_DO
-        left = {each: entries for each in self._namespaced if (entries := view.entries(each, name))}
+        served = sorted(each for each in self._resources() if each != PORTS)
+        left = {each: entries for each in served if (entries := view.entries(each, name))}
         writes: list[Write] = [
             Delete(entry.resource, name, entry.name, entry.uid)
             for entries in left.values()

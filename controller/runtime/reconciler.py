@@ -6,7 +6,7 @@ Law 3: stopping after any write of a plan and planning again converges to the sa
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from controller.kinds.kind import ResourceKey
 from controller.runtime.view import View
@@ -15,6 +15,8 @@ from controller.store.cache import Change
 
 Map = Callable[[View, Change], Iterable[str]]
 """Keys that a change makes dirty. Runs inside the cache's callback: cheap, memory only."""
+EVERYTHING: Final = ResourceKey("*", "*")
+"""To watch all resources, those that users define included."""
 
 
 class Reconciler(Protocol):

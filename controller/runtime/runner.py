@@ -20,7 +20,7 @@ from controller.kinds.kind import ResourceKey
 from controller.runtime.client import Client
 from controller.runtime.events import Recorder
 from controller.runtime.metrics import ControllerMetrics
-from controller.runtime.reconciler import Map, Reconciler
+from controller.runtime.reconciler import EVERYTHING, Map, Reconciler
 from controller.runtime.view import Failure, Reader, View
 from controller.runtime.writes import Create, Delete, EmitEvent, Patch, Plan, Update, UpdateStatus, Write
 from controller.store.cache import Change
@@ -102,9 +102,11 @@ class Runner:
             for key in keys:
                 self._queue.add(key)
 
-        for entry in self._cache.list(resource):
-            on_change(Change(type="ADDED", entry=entry, old=None, revision=entry.revision))
-        return self._cache.subscribe([resource], on_change)
+        everything = resource == EVERYTHING
+        for each in sorted(self._cache.resources()) if everything else [resource]:
+            for entry in self._cache.list(each):
+                on_change(Change(type="ADDED", entry=entry, old=None, revision=entry.revision))
+        return self._cache.subscribe(None if everything else [resource], on_change)
 
     async def _work(self, key: str) -> float | None:
         name = self._reconciler.name

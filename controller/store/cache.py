@@ -15,7 +15,16 @@ from common.errors import Retryable
 from common.logs import logger
 from common.tasks import backoff_s
 from controller.kinds.kind import ResourceKey
-from controller.store.entry import PREFIX, Entry, FieldsOf, key_for, make_entry, parse_key
+from controller.store.entry import (
+    PREFIX,
+    Complete,
+    Entry,
+    FieldsOf,
+    key_for,
+    make_entry,
+    parse_key,
+    without_revision,
+)
 from controller.store.etcd import Compacted, Kv, Unavailable, prefix_end
 from controller.store.eventlog import Change, EventLog, Expired, LoggedEvent, Unsubscribe
 from controller.store.proto import etcd_pb2 as pb
@@ -86,6 +95,7 @@ class Cache:
         self._by_uid: dict[str, Entry] = {}
         self._subscribers: Subscribers = []
         self._revision_waiters: dict[asyncio.Future[None], int] = {}
+        self._completions: dict[ResourceKey, Complete] = {}
 
     # Reading
 
@@ -154,6 +164,20 @@ class Cache:
                 self._subscribers.remove(item)
 
         return unsubscribe
+
+    def read_with(self, resource: ResourceKey, complete: Complete | None) -> None:
+        """Read objects of the resource with ``complete`` (None: as they are) from now on; those here are read again.
+
+        Their revisions stay, and nobody is told: it is how they are served that has changed, not what is stored.
+        """
+        if complete is None:
+            self._completions.pop(resource, None)
+        else:
+            self._completions[resource] = complete
+        entries = self.table(resource).entries
+        for key, old in entries.items():
+            entry = make_entry(key, without_revision(old.body), old.revision, self._fields_of, self._completions)
+            entries[key] = self._by_uid[entry.uid] = entry
 
     async def wait_synced(self) -> None:
         """Until the registry was read once."""
@@ -269,7 +293,7 @@ class Cache:
 
     def _entry(self, kv: pb.KeyValue) -> Entry | None:
         try:
-            return make_entry(kv.key.decode(), kv.value, kv.mod_revision, self._fields_of)
+            return make_entry(kv.key.decode(), kv.value, kv.mod_revision, self._fields_of, self._completions)
         except (ValueError, KeyError, TypeError) as err:
             # One foreign or damaged value must not take the whole control plane down.
             log.error("ignoring a value that is not an object", key=kv.key.decode(errors="replace"), reason=str(err))

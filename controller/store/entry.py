@@ -16,10 +16,14 @@ from controller.kinds.kind import Object, ResourceKey
 PREFIX = "/sphere/registry/"
 _METADATA = b'"metadata":{'
 _VERSION = re.compile(rb'"metadata":\{"resourceVersion":"\d+",')
+_API_VERSION = re.compile(rb'\{"apiVersion":"[^"]*"')
 _NONE: Mapping[str, str] = {}
 
 FieldsOf = Callable[[ResourceKey, Object], Mapping[str, str]]
 """Field selector values of an object, beyond name and namespace."""
+Complete = Callable[[Object], bool]
+"""Brings a stored object to what is served today, in place; whether anything changed."""
+_WHOLE: Mapping[ResourceKey, Complete] = {}
 
 
 def key_for(resource: ResourceKey, namespace: str, name: str) -> str:
@@ -50,6 +54,16 @@ def with_revision(stored: bytes, revision: int) -> bytes:
 def at_revision(body: bytes, revision: int) -> bytes:
     """Bytes of an entry with its resourceVersion replaced."""
     return _VERSION.sub(b'"metadata":{"resourceVersion":"%d",' % revision, body, count=1)
+
+
+def without_revision(body: bytes) -> bytes:
+    """Inverse of ``with_revision``."""
+    return _VERSION.sub(_METADATA, body, count=1)
+
+
+def as_version(body: bytes, api_version: str) -> bytes:
+    """An entry's bytes under another apiVersion of the same fields."""
+    return _API_VERSION.sub(b'{"apiVersion":"%b"' % api_version.encode(), body, count=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +104,15 @@ class Entry:
         )
 
 
-def make_entry(key: str, stored: bytes, revision: int, fields_of: FieldsOf) -> Entry:
+def make_entry(
+    key: str, stored: bytes, revision: int, fields_of: FieldsOf, completions: Mapping[ResourceKey, Complete] = _WHOLE
+) -> Entry:
     """Index one stored value. Raises ``ValueError`` for a key or value that is not ours."""
     resource, namespace, name = parse_key(key)
     obj: dict[str, Any] = orjson.loads(stored)
+    complete = completions.get(resource)
+    if complete is not None and complete(obj):
+        stored = encode(obj)
     metadata = obj["metadata"]
     owners = metadata.get("ownerReferences")
     return Entry(

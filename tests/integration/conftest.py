@@ -18,6 +18,7 @@ from controller.api.access import CertificateAuthenticator, MastersAuthorizer
 from controller.api.api import Api
 from controller.api.assemble import assemble, fields_of
 from controller.api.bootstrap import bootstrap
+from controller.api.custom_resources import CustomResources
 from controller.api.local import LocalClient
 from controller.api.metrics import ApiMetrics
 from controller.api.server import Server, bind
@@ -90,9 +91,10 @@ async def serving(folder: Path, pki: TestCa, etcd: EtcdProcess) -> AsyncIterator
     clock, metrics = SystemClock(), ApiMetrics()
     connection = Etcd([etcd.endpoint], pki.issue("sphere-controller", "sphere:controllers"))
     store = Store(connection, clock, metrics.etcd_txn_s)
-    cache = Cache(connection, clock, fields_of(REGISTRY))
+    kinds = REGISTRY.fork()
+    cache = Cache(connection, clock, fields_of(kinds))
     api = assemble(
-        kinds=REGISTRY,
+        kinds=kinds,
         store=store,
         cache=cache,
         clock=clock,
@@ -101,7 +103,7 @@ async def serving(folder: Path, pki: TestCa, etcd: EtcdProcess) -> AsyncIterator
         metrics=metrics,
         advertise="127.0.0.1:6443",
     )
-    openapi.install(api.routes, REGISTRY.all)
+    openapi.install(api.routes, kinds.all)
     local = LocalClient(api, "test")
     item = bind("127.0.0.1:0")
     url = f"https://127.0.0.1:{item.getsockname()[1]}"
@@ -111,6 +113,7 @@ async def serving(folder: Path, pki: TestCa, etcd: EtcdProcess) -> AsyncIterator
         tasks = [group.create_task(cache.run())]
         async with asyncio.timeout(30):
             await cache.wait_synced()
+        CustomResources(cache, kinds)
         tasks.append(group.create_task(Server(api, context).run([item], started)))
         await started.wait()
         await bootstrap(local, "127.0.0.1", "10.96.0.0/16", 6443)

@@ -92,7 +92,6 @@ class ControllerProcess:
                             acknowledged=lambda: store.acknowledged,
                             binder=binder,
                             clock=clock,
-                            kinds=REGISTRY.all(),
                             ca_pem="PEM",
                             pod_cidr=POD_CIDR,
                             segment_prefix=22,

@@ -12,7 +12,6 @@ from prometheus_client import CollectorRegistry
 from controller.api.local import LocalClient
 from controller.api.status import ApiError
 from controller.kinds.kind import Object
-from controller.kinds.registry import REGISTRY
 from controller.runtime import assembly
 from controller.runtime.resources import (
     CONFIG_MAPS,
@@ -68,7 +67,6 @@ async def world(api_server: ApiServer) -> AsyncIterator[World]:
             acknowledged=lambda: ports.store.acknowledged,
             binder=Binder(ports.cache, ports.store, ports.clock, 28),
             clock=ports.clock,
-            kinds=REGISTRY.all(),
             ca_pem="PEM",
             pod_cidr="10.64.0.0/12",
             segment_prefix=22,

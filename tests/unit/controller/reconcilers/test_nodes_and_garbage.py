@@ -155,7 +155,7 @@ def owned_by(uid: str, *, block: bool = True) -> Object:
 
 
 def collect(found: ModelRegistry) -> None:
-    reconciler = GarbageReconciler([CONFIG_MAPS])
+    reconciler = GarbageReconciler()
     found.settle(lambda: [(reconciler, entry.uid) for entry in found.list(CONFIG_MAPS)])
 
 
@@ -209,7 +209,7 @@ def test_a_namespace_is_emptied_and_says_what_holds_it() -> None:
     config_map(found, "free")
     config_map(found, "held", finalizers=["example.com/hold"])
     resources: list[ResourceKey] = [CONFIG_MAPS, PODS]
-    reconciler = NamespaceReconciler(resources)
+    reconciler = NamespaceReconciler(lambda: resources)
     found.settle(lambda: [(reconciler, "/d")])
     listed = found.list(NAMESPACES)[0].decode()["status"]["conditions"]
     assert "configmaps. has 1 resource instances" in str(conditions.find(listed, "NamespaceContentRemaining"))
