@@ -103,8 +103,8 @@ def _pages(loop: Loop, kernel: HostKernel, session: Session, meter: AgentMeter) 
         for store in loop.desired.stores():
             kind = store.scope.path.partition("/")[0]
             items[kind] = items.get(kind, 0) + len(store.held)
-        failed = sum(len(failures) for _, failures in loop.memory.reported.values())
-        dropped = await kernel.counters()
+        failed = sum(len(failures) for _, failures in loop.reported.values())
+        dropped = await loop.enforcer.counters()
         page = meter.page(connected=session.connected, items=items, failed=failed, dropped=dropped)
         return Answer(200, page, CONTENT_TYPE)
 
@@ -113,7 +113,7 @@ def _pages(loop: Loop, kernel: HostKernel, session: Session, meter: AgentMeter) 
 
     async def ready() -> Answer:
         behind = [store.scope.path for store in loop.desired.stores() if not store.complete]
-        if loop.memory.committed is None or behind:
+        if loop.enforcer.committed is None or behind:
             return Answer(503, f"not enforcing yet; waiting for {', '.join(behind) or 'the kernel'}\n".encode())
         return Answer(200, b"ok\n")
 

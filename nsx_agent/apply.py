@@ -54,7 +54,7 @@ class Kernel(Protocol):
     def pod_links(self) -> set[str]: ...
     async def ensure_pod_link(self, pod: PodLink) -> None: ...
     async def drop_pod_link(self, name: str) -> None: ...
-    def flows(self, addresses: frozenset[str]) -> list[Flow]: ...
+    def flows(self, addresses: frozenset[str], *, udp: bool = False) -> list[Flow]: ...
     def drop_flow(self, flow: Flow) -> None: ...
 
 
@@ -122,7 +122,7 @@ async def _filtering(
     refused = False
     for number, part in enumerate(parts):
         # Between parts the table is at no commit: a restarted agent must not take it for one.
-        mark = nft.stamp(stamp) if number == len(parts) - 1 else nft.stamp("between")
+        mark = nft.stamp(stamp if number == len(parts) - 1 else nft.unfinished(stamp))
         if not refused:
             try:
                 await kernel.transaction(nft.script(part) + mark)
@@ -130,22 +130,26 @@ async def _filtering(
                 continue
             except Rejected:
                 refused = True
-        await _one_by_one(kernel, part, owner_of, outcome)
+        await _one_by_one(kernel, part, nft.unfinished(stamp), owner_of, outcome)
 
 
 async def _one_by_one(
-    kernel: Kernel, changes: Sequence[Change], owner_of: Callable[[Key], str], outcome: Applied
+    kernel: Kernel, changes: Sequence[Change], stamp: str, owner_of: Callable[[Key], str], outcome: Applied
 ) -> None:
-    """Something in ``changes`` is refused: apply per owner, so that only the culprit's changes are missing."""
-    groups: defaultdict[str, list[Change]] = defaultdict(list)
+    """Something in ``changes`` is refused: apply per owner, so that only the culprit's changes are missing.
+
+    What nobody owns any more leaves first if it is an element, which closes, and last if something may refer to it.
+    """
+    groups: defaultdict[tuple[int, str], list[Change]] = defaultdict(list)
     for change in changes:
-        groups[owner_of(key_of(change))].append(change)
-    for owner in sorted(groups):
+        turn = 0 if isinstance(change, DropElement) else 2 if isinstance(change, DropChain | DropSet) else 1
+        groups[turn, owner_of(key_of(change))].append(change)
+    for group in sorted(groups):
         try:
-            await kernel.transaction(nft.script(groups[owner]) + nft.stamp("partial"))
-            outcome.done += groups[owner]
+            await kernel.transaction(nft.script(groups[group]) + nft.stamp(stamp))
+            outcome.done += groups[group]
         except Rejected as err:
-            outcome.failed |= {key_of(change): str(err) for change in groups[owner]}
+            outcome.failed |= {key_of(change): str(err) for change in groups[group]}
 
 
 def is_nft(change: Change) -> bool:

@@ -20,6 +20,12 @@ SUSPECT_S: Final = 0.1
 """From hearing of a change that is not ours to the look at it: one look for many changes."""
 HEAL_S_MIN: Final = 1.0
 """Between two replacements of a table that somebody else keeps changing."""
+PASS_S_MIN: Final = 0.5
+"""Between two passes that nobody asked for."""
+STORE_AGAIN_S: Final = 10.0
+"""Until a disk that refused the intent is tried again."""
+FAILURES_MAX: Final = 100
+"""Failed items a watermark names: it must fit into a message."""
 CNI_TIMEOUT_S_MAX: Final = 120.0
 
 assert RESYNC_S < AUDIT_S

@@ -1,13 +1,15 @@
 """Which running flows a change forbids. Pure: the same decisions as the rendered rules, taken over plain data."""
 
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from common.errors import Terminal
 from common.messages import PolicyItem, PolicyPort, PolicyRule
 from nsx_agent.kernel.conntrack import Flow
 from nsx_agent.render.firewall import PAIR_PORT, Direction, NamespaceFirewall, networks
+from nsx_agent.render.skeleton import Site
 
 
 class Verdicts:
@@ -16,6 +18,7 @@ class Verdicts:
     def __init__(self, firewall: NamespaceFirewall) -> None:
         self._firewall = firewall
         self._members: dict[str, Callable[[str], bool]] = {}
+        self._selected: dict[str, frozenset[str]] = {}
 
     def allows(self, direction: Direction, pod: str, peer: str, protocol: str, destination: str, port: int) -> bool:
         """Whether ``pod``'s policies allow traffic with ``peer`` in ``direction``."""
@@ -33,7 +36,12 @@ class Verdicts:
 
     def _selects(self, policy: PolicyItem, pod: str) -> bool:
         item = self._firewall.sets.get(policy.selected)
-        return item is None or pod in item.members
+        if item is None:
+            return True
+        found = self._selected.get(policy.selected)
+        if found is None:
+            found = self._selected[policy.selected] = frozenset(item.members)
+        return pod in found
 
     def _matches(self, rule: PolicyRule, peer: str, protocol: str, destination: str, port: int) -> bool:
         if not rule.any_peer and not any(self._contains(name, peer) for name in rule.sets):
@@ -83,21 +91,70 @@ def forbidden(flows: Iterable[Flow], verdicts: Mapping[str, Verdicts], exempt: f
     return found
 
 
-def orphaned(flows: Iterable[Flow], removed: frozenset[tuple[str, str, int]], fresh: frozenset[str]) -> list[Flow]:
+@dataclass(frozen=True, slots=True)
+class Balanced:
+    """A backend of a UDP service port. ``address`` is empty for a node port: it is that of any host."""
+
+    address: str
+    port: int
+    backend: str
+    backend_port: int
+
+
+def orphaned(
+    flows: Iterable[Flow],
+    removed: frozenset[Balanced],
+    fresh: frozenset[tuple[str, int]],
+    hosts: frozenset[str],
+) -> list[Flow]:
     """UDP flows that would go on to an endpoint that left, or past a service that has endpoints only now.
 
-    ``removed``: (address flows were sent to or empty for a node port, backend address, backend port).
-    ``fresh``: service addresses whose balancer entries are new.
+    ``fresh``: (service address or empty, port) whose balancer entries are new. ``hosts``: where node ports are.
     """
     found: list[Flow] = []
     for flow in flows:
         if flow.protocol != UDP:
             continue
-        translated = flow.backend != flow.destination or flow.backend_port != flow.port
-        gone = {(flow.destination, flow.backend, flow.backend_port), ("", flow.backend, flow.backend_port)} & removed
-        if (translated and gone) or (not translated and flow.destination in fresh):
+        address = "" if flow.destination in hosts else flow.destination
+        if _translated(flow):
+            if Balanced(address, flow.port, flow.backend, flow.backend_port) in removed:
+                found.append(flow)
+        elif (address, flow.port) in fresh:
             found.append(flow)
     return found
+
+
+def astray(
+    flows: Iterable[Flow],
+    backends: Mapping[tuple[str, int], Collection[tuple[str, int]]],
+    hosts: frozenset[str],
+    site: Site,
+) -> list[Flow]:
+    """UDP flows to a service or node port that do not go to one of its backends.
+
+    ``backends``: (service address or empty, port) -> (address, port). What others translate is left alone: without
+    backends, a flow counts as ours if it was sent to the range of services, or to a host and on to a pod.
+    """
+    services, pods = ipaddress.IPv4Network(site.service_cidr), ipaddress.IPv4Network(site.pod_cidr)
+    found: list[Flow] = []
+    for flow in flows:
+        if flow.protocol != UDP:
+            continue
+        node = flow.destination in hosts
+        there = backends.get(("" if node else flow.destination, flow.port))
+        if there is not None:
+            gone = (flow.backend, flow.backend_port) not in there
+        elif node:
+            gone = ipaddress.IPv4Address(flow.backend) in pods
+        else:
+            gone = _translated(flow) and ipaddress.IPv4Address(flow.destination) in services
+        if gone:
+            found.append(flow)
+    return found
+
+
+def _translated(flow: Flow) -> bool:
+    return (flow.destination, flow.port) != (flow.backend, flow.backend_port)
 
 
 UDP: Final = "udp"

@@ -116,6 +116,15 @@ class Intent:
         item = self._scope(self.host_path).items.get("port", {}).get(f"port/{pod_uid}")
         return item if isinstance(item, PortItem) else None
 
+    def host_addresses(self) -> frozenset[str]:
+        """Underlay addresses of all hosts, this one too: where node ports are."""
+        hosts = self._scope(Scope.cluster().path).of("host", HostItem).values()
+        return frozenset({self.site.underlay_address, *(host.underlay for host in hosts)})
+
+    def local_namespaces(self) -> frozenset[str]:
+        """Namespaces of the pods here."""
+        return frozenset(port.namespace for port in self.ports().values())
+
     def interest(self) -> tuple[str, ...]:
         """Namespaces this host must hold."""
         items = self._scope(self.host_path).of("interest", InterestItem).values()

@@ -4,36 +4,34 @@
        ^                    |                                    |
     Uplink              StateDir (before the kernel)          Report (after the kernel)
 
-Started with what is on disk, before the broker is reached. Only this module catches failures of the kernel.
+Started with what is on disk, before the broker is reached. Only this module catches failures of a pass: the next one
+goes on with what this one left undone, and nothing is confirmed before that.
 """
 
 import asyncio
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Protocol
 
 from common.clock import Clock
 from common.errors import Retryable
 from common.logs import logger
 from common.messages import Failure, Manifest, PortItem, Watermark
 from common.tasks import Wake
-from nsx_agent import apply as writer
-from nsx_agent.apply import Applied, Kernel
-from nsx_agent.config import AUDIT_S, HEAL_S_MIN
-from nsx_agent.cuts import cut_flows
+from nsx_agent import enforcer
+from nsx_agent.apply import Kernel
+from nsx_agent.config import FAILURES_MAX, PASS_S_MIN, STORE_AGAIN_S
 from nsx_agent.desired import Desired, ScopeStore
+from nsx_agent.enforcer import Enforcer
 from nsx_agent.intent import Intent
-from nsx_agent.kernel import nft, ownership
-from nsx_agent.kernel.nft import Rejected
-from nsx_agent.kernel.routes import Seen
-from nsx_agent.model import Change, Key, RecordKey, Route, RouteKey, SetKey, SetSpec, Value
-from nsx_agent.plan import plan
-from nsx_agent.render import overlay, skeleton
+from nsx_agent.kernel import nft
+from nsx_agent.model import Key, RecordKey
+from nsx_agent.render import skeleton
 from nsx_agent.render.addresses import short_hash
 from nsx_agent.state import Commit, ScopeCommit, Snapshot, StateDir
 
 log = logger("loop")
+NO_COMMIT: Final = -1
 
 
 class Resolver(Protocol):
@@ -51,25 +49,10 @@ class Reports(Protocol):
     def stores_changed(self) -> None: ...
 
 
-class Meter(Protocol):
+class Meter(enforcer.Meter, Protocol):
     """What the loop measures."""
 
     def committed(self, scope: str, latency_s: float) -> None: ...
-    def transaction(self, seconds: float, changes: int) -> None: ...
-    def healed(self) -> None: ...
-
-
-@dataclass(slots=True)
-class Memory:
-    """What the loop knows of the kernel. ``committed`` is None while the table is not ours to know."""
-
-    committed: dict[Key, Value] | None = None
-    number: int = 0
-    stamped: int = 0
-    incarnation: str = ""
-    failed: dict[Key, str] = field(default_factory=dict)
-    reported: dict[str, tuple[Manifest, tuple[Failure, ...]]] = field(default_factory=dict)
-    healed_at: float = -1e9
 
 
 class Loop:
@@ -87,12 +70,15 @@ class Loop:
     ) -> None:
         self.desired = desired
         self.intent = intent
-        self.memory = Memory()
+        self.enforcer = Enforcer(intent, kernel, meter, clock)
         self.wake = Wake()
-        self._drifted = False
-        self._suspicious = False
-        self._uncertain = False
-        """A transaction ended in nobody knows what: the table may hold it, or not."""
+        self.number = 0
+        """Of the newest commit."""
+        self.reported: dict[str, tuple[Manifest, tuple[Failure, ...]]] = {}
+        """What was confirmed, by scope path."""
+        self._incarnation = ""
+        self._hands_off = False
+        """There is a table that is not known; it stays in force until the intent is complete."""
         self._touched: set[Key] = set()
         self._judged: set[str] = set()
         self._departed: dict[str, PortItem] = {}
@@ -104,6 +90,7 @@ class Loop:
         self._clock = clock
         self._reports: Reports | None = None
         self._settled = asyncio.Event()
+        self._store_at = 0.0
 
     def connect(self, reports: Reports) -> None:
         """Say where watermarks go. Legal once, before ``run``."""
@@ -112,9 +99,9 @@ class Loop:
     async def run(self) -> None:
         """Pass after pass until cancelled. Legal after ``start``."""
         while True:
-            asked = await self.wake.wait(AUDIT_S)
+            await self.wake.wait(max(PASS_S_MIN, self.enforcer.next_look_s()))
             try:
-                sentence = await self.once(audit=not asked)
+                sentence = await self.once()
             except Retryable as err:
                 log.warning("pass failed", reason=str(err))
                 await self._clock.sleep(1.0)
@@ -128,44 +115,42 @@ class Loop:
     async def start(self) -> None:
         """Enforce the intent on disk; adopt the table without touching it if it holds exactly that."""
         self._kernel.prepare()
-        snapshot, commits = self._state.load(uuid.uuid4().hex[:12])
-        memory = self.memory
-        memory.incarnation, memory.number = snapshot.incarnation, snapshot.number
+        snapshot, commits = self._state.load(_incarnation())
         stamp = await self._kernel.stamp()
-        known = self._stamp_number(stamp)
+        number = _stamp_number(stamp, self._prefix(snapshot.incarnation))
+        newest = commits[-1].number if commits else snapshot.number
+        if number > newest:
+            # The disk was full, or lost something: what it says is older than what is in force.
+            log.warning("the table is newer than the state on disk", table=number, disk=newest)
+            snapshot, commits, newest = Snapshot(incarnation=_incarnation()), [], 0
+        known = number if stamp and not stamp.endswith(nft.UNFINISHED) else NO_COMMIT
+        self.number, self._incarnation = newest, snapshot.incarnation
+        self.enforcer.prefix = self._prefix(snapshot.incarnation)
         self._restore(snapshot)
         seen = dict(self.intent.composite.entries) if known == snapshot.number else None
         for commit in commits:
             self._replay(commit)
-            memory.number = commit.number
             if commit.number == known:
                 seen = dict(self.intent.composite.entries)
-        has_state = snapshot.number > 0 or bool(commits)
-        if seen is not None and known is not None:
-            memory.stamped = known
-            memory.committed = {key: value for key, value in seen.items() if not isinstance(key, RouteKey | RecordKey)}
+        self.desired.set_interest({*self.desired.namespaces, *self.intent.interest()})
+        if seen is not None:
+            self.enforcer.adopt(seen, known)
             log.info("adopted the table", revision=known)
-        elif stamp is None or has_state:
-            await self._replace_table(gap_allowed=stamp is None)
-        else:
-            log.warning("found a table but no state on disk; it stays in force until the intent is complete")
-        self._state.start(self._snapshot())
-        self._resolver.want(self._records(self.intent.composite.entries))
-        if memory.committed is not None:
-            await self._commit(plan(self.intent.composite.entries, memory.committed), ())
-        self._reconnect_ports()
+        elif stamp is not None and not self._all_complete():
+            self._hands_off = True
+            log.warning("found a table that is not known; it stays in force until the intent is complete")
+        self._touched |= self.intent.composite.entries.keys()
+        if not self._hands_off:
+            try:
+                await self.enforcer.bring((), self.desired.namespaces, self.number, certain=False)
+            except Retryable as err:
+                log.warning("the first pass failed", reason=str(err))
+        self._store()
         self.wake.set()
 
-    def _stamp_number(self, stamp: str | None) -> int | None:
-        prefix, _, number = (stamp or "").rpartition(".")
-        return int(number) if prefix == self._stamp_prefix() and number.isdigit() else None
-
-    def _stamp_prefix(self) -> str:
-        site = short_hash(repr(self.intent.site))
-        return f"{self.memory.incarnation}.{skeleton.VERSION}.{site}"
-
-    def _stamp(self) -> str:
-        return f"{self._stamp_prefix()}.{self.memory.number}"
+    def _prefix(self, incarnation: str) -> str:
+        """Of the stamp: another state directory, rendering or site means another table."""
+        return f"{incarnation}.{skeleton.VERSION}.{short_hash(repr(self.intent.site))}"
 
     def _restore(self, snapshot: Snapshot) -> None:
         self.intent.slots = {key: dict(ports) for key, ports in snapshot.slots.items()}
@@ -198,8 +183,8 @@ class Loop:
     def _snapshot(self) -> Snapshot:
         stores = [store for store in self.desired.stores() if store.manifest is not None]
         return Snapshot(
-            number=self.memory.number,
-            incarnation=self.memory.incarnation,
+            number=self.number,
+            incarnation=self._incarnation,
             manifests={store.scope.path: store.manifest for store in stores if store.manifest is not None},
             items={store.scope.path: store.held for store in stores},
             slots=self.intent.slots,
@@ -207,48 +192,49 @@ class Loop:
 
     # ---- a pass -----------------------------------------------------------------------------------------------
 
-    async def once(self, *, audit: bool = False) -> str:
+    async def once(self) -> str:
         """One pass. Returns a sentence about it, empty if there was nothing to do. Raises ``Retryable``."""
         ready = [store for store in self.desired.stores() if store.pending and store.in_sync]
         before = self.intent.ports() if ready else {}
         commit = self._take(ready)
         if commit is not None:
-            self.memory.number = commit.number
-            self._state.append(commit)
-            for path in sorted(commit.scopes):
-                self.intent.change(path, commit.scopes[path].changes)
-            for path in commit.forgotten:
-                self.intent.forget(path)
-        now = self.intent.ports()
-        self._departed.update({uid: port for uid, port in before.items() if uid not in now})
+            self._record(commit)
+            now = self.intent.ports()
+            self._departed.update({uid: port for uid, port in before.items() if uid not in now})
         rendered, namespaces = self.intent.render()
         self._touched |= rendered
         self._judged |= namespaces
-        touched = self._touched | self.memory.failed.keys()
-        if self._uncertain:
-            await self._recover()
-        if self._drifted:
-            await self._heal("heard a change that is not ours")
-        if audit or self._suspicious:
-            self._suspicious = False
-            await self._audit()
-        changes: tuple[Change, ...] = ()
-        entries = self.intent.composite.entries
-        if self.memory.committed is None and self._all_complete():
-            await self._replace_table(gap_allowed=False)
-            touched = set(entries)
-        if self.memory.committed is not None:
-            changes = plan(entries, self.memory.committed, touched)
-            await self._commit(changes, frozenset(self._judged))
-        self._resolver.want(self._records({key: entries.get(key) for key in touched}))
-        self._drop_ports()
+        if self._hands_off and self._all_complete():
+            self._hands_off = False
+        changes = 0
+        if not self._hands_off:
+            # First the routes: an address that no policy knows any more is not reached.
+            for uid in sorted(self._departed):
+                self.enforcer.disconnect(self._departed[uid])
+            self._departed.clear()
+            certain = self.desired.host.in_sync and self.desired.cluster.in_sync
+            changes = await self.enforcer.bring(self._touched, self._judged, self.number, certain=certain)
+            self._judged.clear()
+        self._resolver.want(self._records(self._touched))
         self._touched.clear()
-        self._judged.clear()
         await self._resolver.sync()
-        self._acknowledge()
-        await self._compact()
+        if not self._hands_off:
+            self._acknowledge()
+            await self._compact()
         self._settle()
-        return "" if commit is None else f"commit {commit.number}: {len(commit.scopes)} scopes, {len(changes)} changes"
+        return "" if commit is None else f"commit {commit.number}: {len(commit.scopes)} scopes, {changes} changes"
+
+    def _record(self, commit: Commit) -> None:
+        """Journal, then memory. A disk that is full or broken stops neither: the kernel then is ahead of it."""
+        self.number = commit.number
+        try:
+            self._state.append(commit)
+        except Retryable as err:
+            log.error("the intent cannot be stored; enforcing it all the same", reason=str(err))
+        for path in sorted(commit.scopes):
+            self.intent.change(path, commit.scopes[path].changes)
+        for path in commit.forgotten:
+            self.intent.forget(path)
 
     def _take(self, ready: list[ScopeStore]) -> Commit | None:
         if not ready:
@@ -269,41 +255,15 @@ class Loop:
                     self._reports.forget(path)
         for path in forgotten:
             scopes.pop(path, None)
-            self.memory.reported.pop(path, None)
-        return Commit(self.memory.number + 1, scopes, tuple(forgotten))
+            self.reported.pop(path, None)
+        return Commit(self.number + 1, scopes, tuple(forgotten))
 
     def _all_complete(self) -> bool:
         return all(store.complete for store in self.desired.stores())
 
-    async def _commit(self, changes: tuple[Change, ...], namespaces: frozenset[str] | tuple[str, ...]) -> None:
-        """Changes into the kernel, and running flows after them."""
-        committed = self.memory.committed
-        assert committed is not None
-        kernel_changes = tuple(change for change in changes if not isinstance(writer.key_of(change), RecordKey))
-        if not kernel_changes:
-            self.memory.failed.clear()
-            return
-        began = self._clock.monotonic()
-        self._uncertain = True
-        outcome: Applied = await writer.apply(
-            self._kernel, kernel_changes, self._stamp(), self.intent.composite.owner_of, self._spec_of
-        )
-        self._uncertain = False
-        self._meter.transaction(self._clock.monotonic() - began, len(kernel_changes))
-        if any(writer.is_nft(change) for change in kernel_changes):
-            partial = any(not isinstance(key, RouteKey) for key in outcome.failed)
-            self.memory.stamped = -1 if partial else self.memory.number
-        writer.record(committed, outcome.done)
-        self.memory.failed = outcome.failed
-        cut_flows(self._kernel, self.intent, outcome.done, frozenset(namespaces))
-
-    def _spec_of(self, name: str) -> SetSpec | None:
-        spec = (self.memory.committed or {}).get(SetKey(name))
-        return spec if isinstance(spec, SetSpec) else None
-
     def _acknowledge(self) -> None:
         """Watermarks for scopes whose state in the kernel is new."""
-        if self._reports is None or self.memory.committed is None:
+        if self._reports is None:
             return
         now = self._clock.now()
         for store in self.desired.stores():
@@ -311,12 +271,12 @@ class Loop:
             if manifest is None:
                 continue
             failures = self._failures(path)
-            before = self.memory.reported.get(path)
+            before = self.reported.get(path)
             if before == (manifest, failures):
                 continue
             if before is not None and before[0].revision < manifest.revision:  # catching up is no latency of ours
                 self._meter.committed(path.partition("/")[0], max(0.0, now - manifest.changed_at))
-            self.memory.reported[path] = (manifest, failures)
+            self.reported[path] = (manifest, failures)
             self._reports.report(
                 Watermark(
                     host=self.intent.site.host,
@@ -331,145 +291,46 @@ class Loop:
 
     def _failures(self, path: str) -> tuple[Failure, ...]:
         found = {failure.key: failure for failure in self.intent.failures(path)}
-        for key, reason in self.memory.failed.items():
+        for key, reason in self.enforcer.failed.items():
             owner = self.intent.composite.owner_of(key)
             if owner == path or owner.startswith(f"{path}:"):
                 item = owner.partition(":")[2] or "policy"
                 found[item] = Failure(key=item, reason=reason)
-        return tuple(found[key] for key in sorted(found))
+        listed = [found[key] for key in sorted(found)]
+        if len(listed) > FAILURES_MAX:
+            more = f"{len(listed) - FAILURES_MAX} more items are not in force"
+            listed = [*listed[:FAILURES_MAX], Failure(key="...", reason=more)]
+        return tuple(listed)
 
-    def _records(self, entries: Mapping[Key, Value | None]) -> dict[RecordKey, tuple[str, ...] | None]:
-        return {
-            key: value if isinstance(value, tuple) else None
-            for key, value in entries.items()
-            if isinstance(key, RecordKey)
-        }
+    def _records(self, keys: Iterable[Key]) -> dict[RecordKey, tuple[str, ...] | None]:
+        entries = self.intent.composite.entries
+        found = {key: entries.get(key) for key in keys if isinstance(key, RecordKey)}
+        return {key: value if isinstance(value, tuple) else None for key, value in found.items()}
 
     async def _compact(self) -> None:
-        if not self._state.wants_compaction or self.memory.stamped < 0 or self.memory.committed is None:
-            return
-        if self.memory.stamped != self.memory.number:  # later commits had nothing for the table
-            await self._kernel.transaction(nft.stamp(self._stamp()))
-            self.memory.stamped = self.memory.number
-        self._state.start(self._snapshot())
+        if self._state.wants_compaction and self._clock.monotonic() >= self._store_at:
+            await self.enforcer.mark(self.number)
+            self._store()
 
-    # ---- healing ----------------------------------------------------------------------------------------------
-
-    async def _replace_table(self, *, gap_allowed: bool) -> None:
-        """Our whole table in one transaction, in the place of whatever is there."""
-        entries = self.intent.composite.entries
-        head = "" if gap_allowed else nft.replacement()
-        text = head + nft.prologue(skeleton.COUNTERS) + nft.whole(entries) + nft.stamp(self._stamp())
-        began = self._clock.monotonic()
+    def _store(self) -> None:
+        """Everything into a new snapshot; a disk that refuses is tried again later."""
         try:
-            await self._kernel.transaction(text)
-        except Rejected as err:
-            raise Retryable(f"the whole table was refused: {err}") from err
-        self._meter.transaction(self._clock.monotonic() - began, len(entries))
-        self.memory.stamped = self.memory.number
-        before = self.memory.committed or {}
-        committed: dict[Key, Value] = {key: value for key, value in before.items() if isinstance(key, RouteKey)}
-        committed.update((key, value) for key, value in entries.items() if not isinstance(key, RouteKey | RecordKey))
-        self.memory.committed = committed
+            self._state.start(self._snapshot())
+        except Retryable as err:
+            log.error("the intent cannot be stored", reason=str(err))
+            self._store_at = self._clock.monotonic() + STORE_AGAIN_S
 
-    async def _recover(self) -> None:
-        """After a transaction of unknown outcome: what we believe of the table is void, so it is made anew."""
-        if self.memory.committed is not None:
-            await self._replace_table(gap_allowed=False)
-            self.memory.failed.clear()
-            cut_flows(self._kernel, self.intent, (), frozenset(self.desired.namespaces))
-        self._uncertain = False
-
-    async def _audit(self) -> None:
-        """Compare cheaply what the kernel says with what it should; repair."""
-        if self.memory.committed is None:
-            return
-        self._kernel.prepare()
-        expected = "" if self.memory.stamped < 0 else f"{self._stamp_prefix()}.{self.memory.stamped}"
-        if expected and await self._kernel.stamp() != expected:
-            await self._heal("stamp differs")
-        seen, ends = self._kernel.routes(), self._kernel.tunnel_ends()
-        for key, value in list(self.memory.committed.items()):
-            if isinstance(value, Route):
-                remote = value.remote  # empty unless it is a tunnel
-                if Seen(value.table, value.cidr, remote) not in seen or (remote and remote not in ends):
-                    del self.memory.committed[key]
-        want: dict[Key, Value] = {
-            key: value for key, value in self.intent.composite.entries.items() if not isinstance(key, RecordKey)
-        }
-        lost = plan(want, self.memory.committed)
-        if lost:
-            log.warning("put back what somebody removed", items=len(lost))
-        await self._commit(lost, ())
-        present = {(each.table, each.cidr) for each in seen}
-        await self._drop_strangers(present)
-        self._reconnect_ports()
+    # ---- others -----------------------------------------------------------------------------------------------
 
     def drift(self) -> None:
         """Callback: somebody else changed our table."""
-        self._drifted = True
+        self.enforcer.drift()
         self.wake.set()
 
     def suspect(self) -> None:
         """Callback: links, routes or neighbours of ours may be missing."""
-        self._suspicious = True
+        self.enforcer.suspect()
         self.wake.set()
-
-    async def _heal(self, reason: str) -> None:
-        """Put all of our table back, at most once per ``HEAL_S_MIN``."""
-        if self.memory.committed is None:
-            self._drifted = False
-            return
-        wait_s = self.memory.healed_at + HEAL_S_MIN - self._clock.monotonic()
-        if wait_s > 0:
-            await self._clock.sleep(wait_s)
-        self.memory.healed_at = self._clock.monotonic()
-        log.warning("table was changed by somebody else; replacing it", reason=reason)
-        self._meter.healed()
-        self._drifted = False
-        try:
-            await self._replace_table(gap_allowed=False)
-        except Retryable:
-            self._drifted = True
-            raise
-
-    async def _drop_strangers(self, present: set[tuple[int, str]]) -> None:
-        """Routes and links of ours that nothing wants any more. Only with a complete intent."""
-        if not (self.desired.host.in_sync and self.desired.cluster.in_sync):
-            return
-        wanted = {(key.table, key.cidr) for key in self.intent.composite.entries if isinstance(key, RouteKey)}
-        ports = self.intent.ports()
-        wanted |= {(254, overlay.pod_route(port, self.intent.site).cidr) for port in ports.values()}
-        for table, cidr in sorted(present - wanted):
-            self._kernel.drop_route(table, cidr)
-        for name in sorted(self._kernel.pod_links() - {ownership.link_name(uid) for uid in ports}):
-            await self._kernel.drop_pod_link(name)
-
-    # ---- ports ------------------------------------------------------------------------------------------------
-
-    def port_in_force(self, port: PortItem) -> bool:
-        """Whether this host's kernel enforces the port: anti-spoofing entry and the policies of its namespace."""
-        committed = self.memory.committed
-        if committed is None or not self.intent.knows_namespace(port.namespace):
-            return False
-        return all(committed.get(key) == value for key, value in overlay.port(port).items())
-
-    def connect_port(self, port: PortItem) -> Route:
-        """Let traffic reach the pod. Legal when the port is in force and its link exists. Raises ``Retryable``."""
-        route = overlay.pod_route(port, self.intent.site)
-        self._kernel.put_route(route)
-        return route
-
-    def _reconnect_ports(self) -> None:
-        links = self._kernel.pod_links()
-        for port in self.intent.ports().values():
-            if ownership.link_name(port.pod_uid) in links and self.port_in_force(port):
-                self.connect_port(port)
-
-    def _drop_ports(self) -> None:
-        for uid in sorted(self._departed):
-            self._kernel.drop_route(254, overlay.pod_route(self._departed[uid], self.intent.site).cidr)
-        self._departed.clear()
 
     async def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Wait for passes to make ``condition`` true. False if ``timeout_s`` passed first."""
@@ -489,3 +350,13 @@ class Loop:
     def _settle(self) -> None:
         self._settled.set()
         self._settled = asyncio.Event()
+
+
+def _incarnation() -> str:
+    return uuid.uuid4().hex[:12]
+
+
+def _stamp_number(stamp: str | None, prefix: str) -> int:
+    """Number of the commit that a stamp of ours names, ``NO_COMMIT`` if it is none of ours."""
+    before, _, number = (stamp or "").removesuffix(nft.UNFINISHED).rpartition(".")
+    return int(number) if before == prefix and number.isdigit() else NO_COMMIT

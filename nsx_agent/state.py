@@ -7,6 +7,7 @@ cut leaves, is dropped; the kernel's table is gone then as well.
 """
 
 import contextlib
+import errno
 import os
 import zlib
 from collections.abc import Iterator, Mapping
@@ -16,9 +17,11 @@ from typing import Any, Final
 
 import msgpack
 
-from common.errors import ConfigError
+from common.errors import ConfigError, Retryable, Terminal
+from common.logs import logger
 from common.messages import Manifest, decode, encode
 
+log = logger("state")
 FORMAT: Final = 1
 JOURNAL_BYTES_MIN: Final = 1 << 20
 """A journal smaller than this, or than the snapshot, is not worth compacting."""
@@ -59,6 +62,8 @@ class StateDir:
         self._path = path
         self._journal: int | None = None
         self._journal_bytes = 0
+        self._behind = False
+        """Commits are missing in the journal: nothing may follow them, until there is a new snapshot."""
         self._snapshot_bytes = 0
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -68,14 +73,16 @@ class StateDir:
 
     def load(self, incarnation: str) -> tuple[Snapshot, list[Commit]]:
         """Snapshot and later commits; empty with the new ``incarnation`` when there is nothing usable."""
-        snapshot = self._load_snapshot() or Snapshot(incarnation=incarnation)
-        commits = [
-            commit for commit in map(_commit_of, self._records(snapshot.number)) if commit.number > snapshot.number
-        ]
-        return snapshot, commits
+        try:
+            snapshot = self._load_snapshot() or Snapshot(incarnation=incarnation)
+            commits = [_commit_of(record) for record in self._records(snapshot.number)]
+        except (OSError, Terminal, LookupError, TypeError, ValueError) as err:
+            log.warning("the state on disk cannot be read; beginning without it", path=str(self._path), reason=str(err))
+            return Snapshot(incarnation=incarnation), []
+        return snapshot, [commit for commit in commits if commit.number > snapshot.number]
 
     def start(self, snapshot: Snapshot) -> None:
-        """Begin a new journal after ``snapshot``, which becomes the file's content."""
+        """Begin a new journal after ``snapshot``, which becomes the file's content. Raises ``Retryable``."""
         raw = _pack(
             {
                 "format": FORMAT,
@@ -88,6 +95,17 @@ class StateDir:
                 },
             }
         )
+        try:
+            journal = self._replace(snapshot.number, raw)
+        except OSError as err:
+            self._behind = True
+            raise Retryable(f"state_dir {self._path}: {err.strerror}; it needs {len(raw)} bytes") from err
+        self.close()
+        self._journal, self._behind = journal, False
+        self._journal_bytes, self._snapshot_bytes = 0, len(raw)
+
+    def _replace(self, number: int, raw: bytes) -> int:
+        """Write the snapshot, then open its journal, then let both count. Returns the journal's descriptor."""
         temporary = self._path / "snapshot.new"
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
@@ -96,20 +114,27 @@ class StateDir:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        journal = self._path / f"journal-{snapshot.number}"
-        if self._journal is not None:
-            os.close(self._journal)
+        path = self._path / f"journal-{number}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
-        self._journal = os.open(journal, flags, 0o600)
-        temporary.rename(self._path / "snapshot")
-        for old in self._path.glob("journal-*"):
-            if old != journal:
-                old.unlink()
-        self._journal_bytes, self._snapshot_bytes = 0, len(raw)
+        journal = os.open(path, flags, 0o600)
+        try:
+            temporary.rename(self._path / "snapshot")
+            for old in self._path.glob("journal-*"):
+                if old != path:
+                    old.unlink()
+        except OSError:
+            os.close(journal)
+            raise
+        return journal
 
     def append(self, commit: Commit) -> None:
-        """Record a commit before it goes to the kernel. Legal after ``start``."""
-        assert self._journal is not None
+        """Record a commit before it goes to the kernel. Legal after ``start``.
+
+        Raises ``Retryable`` when the disk refuses. The kernel may go on nevertheless: its table then names a commit
+        that is not on disk, by which a restarted agent sees that the disk is not to be trusted.
+        """
+        if self._journal is None or self._behind:
+            return
         raw = _pack(
             {
                 "number": commit.number,
@@ -119,12 +144,17 @@ class StateDir:
                 "forgotten": list(commit.forgotten),
             }
         )
-        os.write(self._journal, raw)
+        try:
+            if os.write(self._journal, raw) < len(raw):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as err:
+            self._behind = True
+            raise Retryable(f"state_dir {self._path}: {err.strerror}; give it space") from err
         self._journal_bytes += len(raw)
 
     @property
     def wants_compaction(self) -> bool:
-        return self._journal_bytes > max(JOURNAL_BYTES_MIN, self._snapshot_bytes)
+        return self._behind or self._journal_bytes > max(JOURNAL_BYTES_MIN, self._snapshot_bytes)
 
     def close(self) -> None:
         if self._journal is not None:

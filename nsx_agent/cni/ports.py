@@ -22,10 +22,10 @@ class LoopPorts:
         return self._loop.intent.port(pod_uid)
 
     def in_force(self, port: PortItem) -> bool:
-        return self._loop.port_in_force(port)
+        return self._loop.enforcer.port_in_force(port)
 
     def connect(self, port: PortItem) -> object:
-        return self._loop.connect_port(port)
+        return self._loop.enforcer.connect(port)
 
     async def wire(self, link: PodLink) -> None:
         await self._kernel.ensure_pod_link(link)
@@ -37,11 +37,11 @@ class LoopPorts:
         return await self._loop.wait_until(condition, timeout_s)
 
     def status(self) -> Mapping[str, Any]:
-        memory, desired = self._loop.memory, self._loop.desired
+        desired = self._loop.desired
         return {
             "connected": self._connected(),
-            "enforcing": memory.committed is not None,
-            "commit": memory.number,
+            "enforcing": self._loop.enforcer.committed is not None,
+            "commit": self._loop.number,
             "scopes": {
                 store.scope.path: {
                     "in_sync": store.in_sync,

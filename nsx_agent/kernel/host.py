@@ -89,9 +89,9 @@ class HostKernel:
         finally:
             netlink.close()
 
-    def flows(self, addresses: frozenset[str]) -> list[Flow]:
-        """At least the flows that have one of ``addresses`` at an end."""
-        return conntrack.listing(self._conntrack, addresses)
+    def flows(self, addresses: frozenset[str], *, udp: bool = False) -> list[Flow]:
+        """At least the flows that have one of ``addresses`` at an end; with ``udp`` also all of UDP."""
+        return conntrack.listing(self._conntrack, addresses, udp=udp)
 
     def drop_flow(self, flow: Flow) -> None:
         conntrack.delete(self._conntrack, flow)

@@ -8,7 +8,7 @@ import asyncio
 import json
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from common.errors import Retryable, Terminal
@@ -34,6 +34,7 @@ from nsx_agent.model import (
 
 TABLE: Final = f"{NFT_FAMILY} {NFT_TABLE}"
 STAMP_SET: Final = "stamp"
+UNFINISHED: Final = "+"
 ELEMENTS_MAX: Final = 2000
 """Elements per transaction: larger ones hold the kernel's commit lock too long."""
 TIMEOUT_S: Final = 60.0
@@ -44,10 +45,13 @@ class Rejected(Terminal):
     """nft refused a script; nothing of it is in the kernel."""
 
 
-def prologue(counters: Iterable[str]) -> str:
-    """Creates the table and what is outside of entries. Harmless when all of it exists."""
+def prologue(counters: Mapping[str, int]) -> str:
+    """Creates the table and what is outside of entries; a counter begins at its packets. Harmless when all exists."""
     lines = [f"add table {TABLE}", f"add set {TABLE} {STAMP_SET} {{ type mark; }}"]
-    lines += [f"add counter {TABLE} {name}" for name in counters]
+    lines += [
+        f"add counter {TABLE} {name}" + (f" {{ packets {packets} bytes 0 }}" if packets else "")
+        for name, packets in counters.items()
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -59,6 +63,11 @@ def replacement() -> str:
 def stamp(value: str) -> str:
     """Marks which intent the table holds. ``value`` is ours, without quotes."""
     return f'flush set {TABLE} {STAMP_SET}\nadd element {TABLE} {STAMP_SET} {{ 1 comment "{value}" }}\n'
+
+
+def unfinished(value: str) -> str:
+    """The stamp of a table that is on its way to what the stamp ``value`` stands for, or misses some of it."""
+    return value if value.endswith(UNFINISHED) else value + UNFINISHED
 
 
 def script(changes: Sequence[Change]) -> str:

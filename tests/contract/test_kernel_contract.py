@@ -135,7 +135,7 @@ def held(kernel: Kernel, name: str) -> dict[str, str]:
 
 
 async def make(kernel: Kernel, entries: dict[Key, Value], stamp: str) -> None:
-    await kernel.transaction(nft.replacement() + nft.prologue(("denied",)) + nft.whole(entries) + nft.stamp(stamp))
+    await kernel.transaction(nft.replacement() + nft.prologue({"denied": 0}) + nft.whole(entries) + nft.stamp(stamp))
 
 
 def test_the_stamp_tells_what_the_table_holds(run: Run) -> None:
@@ -144,11 +144,11 @@ def test_the_stamp_tells_what_the_table_holds(run: Run) -> None:
         with pytest.raises(Rejected):
             await kernel.transaction(nft.stamp("early"))
         assert await kernel.stamp() is None
-        await kernel.transaction(nft.prologue(("denied", "other")))
+        await kernel.transaction(nft.prologue({"denied": 0, "other": 7}))
         assert await kernel.stamp() == ""
         assert sorted(await kernel.counters()) == ["denied", "other"]
         await kernel.transaction(nft.stamp("one.1"))
-        await kernel.transaction(nft.prologue(("denied",)))
+        await kernel.transaction(nft.prologue({"denied": 0}))
         assert await kernel.stamp() == "one.1"
         await make(kernel, BASE, "two.2")
         assert await kernel.stamp() == "two.2"
@@ -292,7 +292,7 @@ def test_plans_of_the_agent_lead_both_to_the_same(run: Run, seed: int) -> None:
     async def body(kernel: Kernel) -> None:
         rng = random.Random(seed)
         now: dict[Key, Value] = {}
-        await kernel.transaction(nft.prologue(skeleton.COUNTERS))
+        await kernel.transaction(nft.prologue(dict.fromkeys(skeleton.COUNTERS, 0)))
         for number in range(8):
             want = a_wall(rng)
             changes = plan(want, now)

@@ -337,7 +337,7 @@ def _network(world: World) -> str | None:
             return f"port of {uid} is not cleared"
     for host in world.hosts:
         agent = host.agent
-        if agent is None or agent.loop.memory.committed is None:
+        if agent is None or agent.loop.enforcer.committed is None:
             return f"{host.name} has no agent"
         told = agent.desired.host.held.get("interest/namespaces")
         if told is None:
@@ -347,7 +347,7 @@ def _network(world: World) -> str | None:
             store = agent.desired.by_path(scope.path)
             if store is None or store.held != network.planner.desired.scopes[scope].items:
                 return f"{host.name} does not hold {scope.path}"
-        committed = agent.loop.memory.committed
+        committed = agent.loop.enforcer.committed
         want = {key: value for key, value in committed.items() if key in host.kernel.entries}
         if want != host.kernel.entries:
             return f"the kernel of {host.name} is not what its agent believes"

@@ -13,6 +13,7 @@ from controller.scheduler.binding import Binder
 from controller.store.objects import Compare, Store
 from nsx_agent.desired import ScopeStore
 from nsx_agent.loop import Loop
+from nsx_agent.state import Commit
 from spherelet import plan as spherelet_plan
 from spherelet.model import Sandbox
 from tests.sim.checkers import Violation
@@ -86,13 +87,13 @@ def release_addresses_at_once(patch: pytest.MonkeyPatch) -> None:
 
 def confirm_before_the_kernel(patch: pytest.MonkeyPatch) -> None:
     """The agent says that it is done, then does it."""
-    original = Loop._commit
+    original = Loop._record
 
-    async def early(self: Loop, changes: object, namespaces: object) -> None:
+    def early(self: Loop, commit: Commit) -> None:
+        original(self, commit)
         self._acknowledge()
-        await original(self, changes, namespaces)
 
-    patch.setattr(Loop, "_commit", early)
+    patch.setattr(Loop, "_record", early)
 
 
 def start_without_clearance(patch: pytest.MonkeyPatch) -> None:

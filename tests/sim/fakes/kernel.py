@@ -135,7 +135,7 @@ class FakeKernel:
         for key in [key for key, route in self.routing.items() if route.device == name]:
             del self.routing[key]
 
-    def flows(self, addresses: frozenset[str]) -> list[Flow]:
+    def flows(self, addresses: frozenset[str], *, udp: bool = False) -> list[Flow]:
         return []
 
     def drop_flow(self, flow: Flow) -> None:
