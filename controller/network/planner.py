@@ -13,7 +13,7 @@ from common.messages import BlockItem, HostItem, PortItem, Scope
 from controller.kinds.kind import ResourceKey
 from controller.network.desired import Changes, Desired
 from controller.network.policy import CompiledPolicy, compile_policy, policy_item, set_item
-from controller.network.services import compile_service
+from controller.network.services import Standing, compile_service
 from controller.network.sets import Member, SetTable
 from controller.network.span import Span, interest
 from controller.network.views import (
@@ -191,19 +191,18 @@ class Planner:
         slices = self._slices.get(key, {})
         compiled = None
         if view is not None and (view.cluster_ip or view.external_name):
-            compiled = compile_service(view, [slices[name] for name in sorted(slices)], self._usable)
+            compiled = compile_service(view, [slices[name] for name in sorted(slices)], self._standing)
         self.desired.put(CLUSTER, f"service/{key[0]}/{key[1]}", compiled.item if compiled else None)
         self._ready_count.subtract(self._ready.pop(key, frozenset()))
         if compiled is not None and compiled.ready:
             self._ready[key] = compiled.ready
             self._ready_count.update(compiled.ready)
 
-    def _usable(self, endpoint: Endpoint) -> bool:
-        """Its host, if it has one, is alive, and its address is not that of a pod that is gone."""
-        if endpoint.host and not self.alive(endpoint.host):
-            return False
+    def _standing(self, endpoint: Endpoint) -> Standing:
         ports = [self._port_at[address] for address in endpoint.addresses if address in self._port_at]
-        return all(not port.quarantined and port.pod_uid in self.pods for port in ports)
+        if any(port.quarantined or port.pod_uid not in self.pods for port in ports):
+            return Standing.POD_GONE
+        return Standing.HOST_LOST if endpoint.host and not self.alive(endpoint.host) else Standing.SOUND
 
     def _plan_node(self, key: Key) -> None:
         node = self.nodes.get(key[1])

@@ -1,17 +1,28 @@
 """Service and its EndpointSlices to the wire item that load balancers and DNS of all hosts hold. Pure.
 
 Who gets new connections (KEP-1669): endpoints that are ready; if there is none, those that are still serving while
-they terminate; with ``publishNotReadyAddresses`` all of them. Endpoints that are not usable (on a host that is not
-alive, or whose pod is gone) are no choice.
+they terminate; with ``publishNotReadyAddresses`` all of them. Endpoints on hosts that are not alive come after all of
+these: a host whose agent is away may well forward still, and a service must not go because all agents do. Endpoints
+whose pod is gone are no choice.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from enum import IntEnum
 
 from common.messages import Backend, DnsName, ServiceItem, ServicePort
 from controller.network.views import Endpoint, ServicePortView, ServiceView, SliceView
 
 HEADLESS = "None"
+
+
+class Standing(IntEnum):
+    """What is known of an endpoint beside its EndpointSlice."""
+
+    SOUND = 0
+    HOST_LOST = 1
+    """Its host is not alive, as far as can be said."""
+    POD_GONE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +34,11 @@ class CompiledService:
 
 
 def compile_service(
-    view: ServiceView, slices: Sequence[SliceView], usable: Callable[[Endpoint], bool]
+    view: ServiceView, slices: Sequence[SliceView], standing: Callable[[Endpoint], Standing]
 ) -> CompiledService:
-    """``slices`` in any order; ``usable`` judges one endpoint."""
-    slices = [replace(each, endpoints=tuple(filter(usable, each.endpoints))) for each in slices]
+    """``slices`` in any order; ``standing`` judges one endpoint."""
+    sound = _only(slices, lambda endpoint: standing(endpoint) is Standing.SOUND)
+    slices = sound if _choosable(view, sound) else _only(slices, lambda each: standing(each) is not Standing.POD_GONE)
     everyone = [endpoint for each in slices for endpoint in each.endpoints]
     wanted = [endpoint for endpoint in everyone if endpoint.ready or view.publish_not_ready]
     ready = frozenset(address for endpoint in wanted for address in endpoint.addresses)
@@ -48,6 +60,19 @@ def compile_service(
         external_local=view.external_local,
     )
     return CompiledService(item, ready)
+
+
+def _only(slices: Iterable[SliceView], keep: Callable[[Endpoint], bool]) -> list[SliceView]:
+    return [replace(each, endpoints=tuple(filter(keep, each.endpoints))) for each in slices]
+
+
+def _choosable(view: ServiceView, slices: Iterable[SliceView]) -> bool:
+    """Whether any endpoint could get connections."""
+    return any(
+        endpoint.ready or view.publish_not_ready or (endpoint.serving and endpoint.terminating)
+        for each in slices
+        for endpoint in each.endpoints
+    )
 
 
 def _service_port(view: ServiceView, port: ServicePortView, slices: Iterable[SliceView]) -> ServicePort:

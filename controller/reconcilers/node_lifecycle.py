@@ -1,5 +1,8 @@
 """Node lifecycle: a host whose lease runs out is Unknown, tainted, its pods not ready and, in time, evicted.
 
+A host that says itself that it is not ready is tainted, and evicted in time, too; its pods stay as ready as it reports
+them. kube-controller-manager calls them not ready then: a network agent that restarts would empty load balancers.
+
 A lease counts as renewed no earlier than this controller began to look (``observing_since``): after a pause of the
 controller or of etcd, hosts get a full grace period before they are called dead. When no host at all is heard of, the
 fault is more likely ours than theirs, and they get another one.
@@ -78,7 +81,7 @@ class NodeLifecycleReconciler:
             writes.append(Patch(NODES, "", name, {"metadata": meta, "spec": {"taints": wanted}}, event=event))
         in_trouble = (state != "True" and ready is not None) or any(each["effect"] == "NoExecute" for each in wanted)
         bound = view.pods_on(name) if in_trouble else []
-        if state != "True" and ready is not None:
+        if state == "Unknown":
             writes += _pods_not_ready(view, bound, now)
         evictions, waits = _evictions(view, bound, wanted, now)
         again += waits

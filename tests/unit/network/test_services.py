@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from common.messages import DnsName
-from controller.network.services import CompiledService, compile_service
+from controller.network.services import CompiledService, Standing, compile_service
 from controller.network.views import ENDPOINT_SLICES, SERVICES, ServiceView, SliceView, view_of
 from tests.support.network_objects import a_service, a_slice, an_endpoint
 
@@ -15,12 +15,13 @@ LEAVING = {"ready": False, "serving": True, "terminating": True}
 LEFT = {"ready": False, "serving": False, "terminating": True}
 
 
-def compiled(endpoints: list[dict[str, Any]], dead: str = "", **spec: Any) -> CompiledService:
+def compiled(endpoints: list[dict[str, Any]], lost: str = "", gone: str = "", **spec: Any) -> CompiledService:
     view = view_of(SERVICES, a_service("red", "web", **spec))
     piece = view_of(ENDPOINT_SLICES, a_slice("red", "web", endpoints))
     assert isinstance(view, ServiceView)
     assert isinstance(piece, SliceView)
-    return compile_service(view, [piece], lambda endpoint: endpoint.host != dead)
+    standing = {lost: Standing.HOST_LOST, gone: Standing.POD_GONE, "": Standing.SOUND}
+    return compile_service(view, [piece], lambda endpoint: standing.get(endpoint.host, Standing.SOUND))
 
 
 def backends(service: CompiledService) -> list[str]:
@@ -52,9 +53,22 @@ def test_publish_not_ready_takes_all() -> None:
     assert backends(compiled(endpoints, publishNotReadyAddresses=True)) == ["10.64.0.1", "10.64.0.2"]
 
 
-def test_endpoints_that_are_not_usable_are_no_choice() -> None:
-    endpoints = [an_endpoint("10.64.0.1", "host-1", **READY), an_endpoint("10.64.0.2", "host-2", **LEAVING)]
-    assert backends(compiled(endpoints, dead="host-1")) == ["10.64.0.2"]
+@pytest.mark.parametrize(
+    ("first", "second", "lost", "gone", "expected"),
+    [
+        (READY, READY, "host-1", "", ["10.64.0.2"]),
+        (READY, LEAVING, "host-1", "", ["10.64.0.2"]),
+        (READY, NOT_READY, "host-1", "", ["10.64.0.1"]),
+        (NOT_READY, NOT_READY, "host-1", "", []),
+        (READY, READY, "", "host-1", ["10.64.0.2"]),
+        (READY, NOT_READY, "", "host-1", []),
+    ],
+)
+def test_lost_hosts_come_last_and_gone_pods_never(
+    first: dict[str, bool], second: dict[str, bool], lost: str, gone: str, expected: list[str]
+) -> None:
+    endpoints = [an_endpoint("10.64.0.1", "host-1", **first), an_endpoint("10.64.0.2", "host-2", **second)]
+    assert backends(compiled(endpoints, lost, gone)) == expected
 
 
 def test_ports_are_matched_by_name_and_protocol() -> None:

@@ -8,7 +8,7 @@ from controller.kinds.kind import Object, ResourceKey
 from controller.reconcilers import conditions
 from controller.reconcilers.garbage import GarbageReconciler
 from controller.reconcilers.namespace import NamespaceReconciler
-from controller.reconcilers.node_lifecycle import LEASE_NAMESPACE, UNREACHABLE, NodeLifecycleReconciler
+from controller.reconcilers.node_lifecycle import LEASE_NAMESPACE, NOT_READY, UNREACHABLE, NodeLifecycleReconciler
 from controller.reconcilers.pod_garbage import FINISHED, PodGarbageReconciler
 from controller.reconcilers.port_release import PortReleaseReconciler
 from controller.reconcilers.segment import SegmentReconciler
@@ -50,8 +50,9 @@ def node_world() -> tuple[ModelRegistry, NodeLifecycleReconciler]:
     for name in ("n1", "n2"):
         found.put(NODES, thing("Node", name, spec={}, status={"conditions": [ready(found)]}))
         lease(found, name)
-    toleration = {"key": UNREACHABLE, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
-    spec = {"nodeName": "n1", "containers": [], "tolerations": [toleration]}
+    tolerated = {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
+    tolerations = [{"key": key, **tolerated} for key in (NOT_READY, UNREACHABLE)]
+    spec = {"nodeName": "n1", "containers": [], "tolerations": tolerations}
     found.put(PODS, thing("Pod", "p", "d", spec=spec, status={"phase": "Running", "conditions": [ready(found)]}))
     return found, NodeLifecycleReconciler(GRACE_S, _since(found.now))
 
@@ -81,6 +82,15 @@ def test_a_silent_host_is_tainted_and_its_pods_leave_in_time() -> None:
     lease(found, "n2")
     found.settle(lambda: [(reconciler, "/n1")])
     assert not found.list(PODS)
+
+
+def test_a_host_that_says_it_is_not_ready_goes_on_speaking_for_its_pods() -> None:
+    found, reconciler = node_world()
+    unready = {**ready(found), "status": "False"}
+    found.put(NODES, {**node(found), "status": {"conditions": [unready]}})
+    found.settle(lambda: [(reconciler, "/n1")])
+    assert {each["key"] for each in node(found)["spec"]["taints"]} == {NOT_READY}
+    assert conditions.is_true(found.list(PODS)[0].decode()["status"]["conditions"], "Ready")
 
 
 def test_a_host_that_comes_back_loses_its_taints() -> None:
