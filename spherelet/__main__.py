@@ -85,6 +85,7 @@ async def run(config: Config) -> None:
 
         environment = Environment(sources, node.allocatable())
         loop = await stack.enter_async_context(compose.pods(config, clock, kube, volumes, environment, make_probes))
+        sources.listeners.append(loop.retry)
         pods = HostedPods(loop)
         stats = Stats(config.host, config.cgroup_parent, config.state_dir, clock, pods.usage)
         server = Server(config.server, pods, stats, REGISTRY, clock, node.problems, loop.count)

@@ -8,7 +8,6 @@ from common.clock import Clock
 from common.errors import Retryable, Terminal
 from common.kube import KubeClient, KubeError
 from spherelet import observed
-from spherelet.apply import Ports
 from spherelet.assembly import Assembly, Host
 from spherelet.config import Config
 from spherelet.credentials import Credentials
@@ -19,6 +18,7 @@ from spherelet.images.store import Images
 from spherelet.loop import Loop
 from spherelet.network import Network
 from spherelet.observed import Record
+from spherelet.ports import Ports
 from spherelet.runtime.client import Runtime
 from spherelet.runtime.sandbox import HostSandboxes
 from spherelet.seams import Environment, Probes, Volumes

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from common.clock import Clock
 from common.kube import KubeClient, Object
+from common.logs import logger
 from spherelet.model import PodView
 from spherelet.observed import Record
 
 PATH = "/api/v1/pods"
+log = logger("desired")
 
 
 class Desired:
@@ -76,7 +78,10 @@ class Desired:
         record.pod = pod
         record.wanted = True
         if changed and record.on_disk:
-            record.save_pod()
+            try:
+                record.save_pod()
+            except OSError as err:  # only what must be known without the API is old until the next change
+                log.warning("pod not remembered", pod=record.view.key, reason=str(err))
 
     def _unwant(self, record: Record) -> None:
         record.wanted = False

@@ -1,12 +1,11 @@
-"""Lifecycle hooks: postStart and preStop by exec, http or sleep."""
+"""Lifecycle hooks: postStart and preStop by exec, http, tcp or sleep."""
 
 import asyncio
 from dataclasses import dataclass
 
-import aiohttp
-
-from common.errors import Retryable
+from common.errors import Retryable, SphereError
 from spherelet import execution
+from spherelet.http_get import Place, connect, dial_error, get
 from spherelet.model import ContainerState, ContainerView, Object
 from spherelet.runtime.client import Runtime
 
@@ -26,17 +25,25 @@ class Hooks:
     async def run(
         self, handler: Object, container: ContainerView, state: ContainerState, address: str, timeout_s: float
     ) -> None:
-        """Run one ``lifecycle`` handler to its end. Raises ``HookFailed``."""
+        """Run one ``lifecycle`` handler to its end. Raises ``HookFailed``, and nothing else."""
         try:
             async with asyncio.timeout(timeout_s):
                 if "exec" in handler:
                     await self._exec(handler["exec"].get("command") or [], state)
                 elif "httpGet" in handler:
-                    await _http(handler["httpGet"], container, address)
+                    # Whatever the answer says, the hook was heard; upstream looks no further either.
+                    wanted = handler["httpGet"]
+                    await get(wanted, _place(wanted, container, state, address), timeout_s)
+                elif "tcpSocket" in handler:
+                    await _tcp(_place(handler["tcpSocket"], container, state, address))
                 elif "sleep" in handler:
                     await asyncio.sleep(float(handler["sleep"].get("seconds", 0)))
         except TimeoutError as err:
             raise HookFailed(f"the hook did not end within {timeout_s:.0f} s") from err
+        except HookFailed:
+            raise
+        except (SphereError, OSError) as err:  # the container may be gone, or this host can run nothing now
+            raise HookFailed(str(err)) from err
 
     async def _exec(self, command: list[str], state: ContainerState) -> None:
         code, output = await execution.run(self.runtime.command(state.handler), state, command)
@@ -45,19 +52,20 @@ class Hooks:
             raise HookFailed(f"command '{' '.join(command)}' exited with {code}: {text}")
 
 
-async def _http(get: Object, container: ContainerView, address: str) -> None:
-    port = get["port"]
+async def _tcp(place: Place) -> None:
+    try:
+        (await connect(place)).close()
+    except OSError as err:
+        raise HookFailed(dial_error(place, err)) from err
+
+
+def _place(wanted: Object, container: ContainerView, state: ContainerState, address: str) -> Place:
+    """Where the hook goes: to the pod from its own network, to another host from this host's."""
+    port = wanted.get("port")
     if isinstance(port, str) and not port.isdigit():
         named = {each.get("name"): each["containerPort"] for each in container.spec.get("ports") or ()}
         if port not in named:
             raise HookFailed(f'the hook names port "{port}", which the container does not declare')
         port = named[port]
-    scheme = str(get.get("scheme") or "HTTP").lower()
-    url = f"{scheme}://{get.get('host') or address}:{port}/{str(get.get('path') or '/').lstrip('/')}"
-    headers = {each["name"]: each["value"] for each in get.get("httpHeaders") or ()}
-    try:
-        async with aiohttp.ClientSession() as session, session.get(url, headers=headers, ssl=False) as answer:
-            if answer.status >= 400:
-                raise HookFailed(f"{url} answered {answer.status}")
-    except (aiohttp.ClientError, OSError) as err:
-        raise HookFailed(f"{url}: {err}") from err
+    host = str(wanted.get("host") or "")
+    return Place(host, int(port or 80), None) if host else Place(address, int(port or 80), state.netns)

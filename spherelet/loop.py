@@ -12,20 +12,23 @@ Planning never waits for the API, so that pods are kept running while it is away
 
 import asyncio
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common.clock import Clock
+from common.errors import Retryable
 from common.kube import KubeClient, KubeError
 from common.logs import logger
 from common.tasks import KeyQueue
 from spherelet import lifecycle, metrics, report, termination
-from spherelet.apply import Ports, apply, begin
+from spherelet.apply import apply
 from spherelet.config import audit_period_s, workers_max
+from spherelet.containers import begin
 from spherelet.desired import Desired
 from spherelet.lifecycle import Stage
 from spherelet.model import Action, Failure, Object, PodView, Wait
 from spherelet.observed import Record, snapshot
 from spherelet.plan import plan
+from spherelet.ports import Ports
 
 COALESCE_S = 0.5
 """A status that says nothing urgent waits this long for the next change."""
@@ -76,6 +79,19 @@ class Loop:
             record.busy.pop(key, None)
             self.plans.add(record.uid)
 
+    def retry(self, uid: str) -> None:
+        """Something that the pod refers to has changed: what failed for want of it is tried at once."""
+        record = self.records.get(uid)
+        if record is None:
+            return
+        now = self.clock.now()
+        if record.volumes_failure is not None:
+            record.volumes_failure = replace(record.volumes_failure, retry_at=now)
+        for name, failed in record.container_failures.items():
+            if failed.reason == "CreateContainerConfigError":
+                record.container_failures[name] = replace(failed, retry_at=now)
+        self.plans.add(uid)
+
     # --- plan
 
     async def _plan(self, uid: str) -> float | None:
@@ -86,7 +102,10 @@ class Loop:
             return None  # its pod.json was lost: only the API can say what it is
         want = record.view if record.wanted else None
         if want is not None and not record.on_disk and not want.deleting:
-            record.save_pod()
+            try:
+                record.save_pod()
+            except OSError as err:
+                raise Retryable(f"cannot remember pod {record.view.key}: {err}") from err
         seen = snapshot(record, self.ports.runtime)
         again_s: float | None = None
         for action in plan(want, seen, self.clock.now()):

@@ -20,7 +20,7 @@ from common.clock import Clock
 from common.errors import Retryable, Terminal
 from common.logs import logger
 from spherelet.config import Runtime as Settings
-from spherelet.model import ContainerState, Image
+from spherelet.model import ContainerState, Exit, Image
 from spherelet.runtime import cgroups, mounts, process, state
 from spherelet.runtime.spec import STDIN_ONCE
 
@@ -148,8 +148,14 @@ class Runtime:
 
     def mark_ended(self, current: ContainerState, code: int, reason: str, message: str) -> None:
         """Record an end that conmon cannot tell (it could not start, or the monitor was lost)."""
-        ended = {"code": code, "finishedAt": self._clock.now(), "reason": reason, "message": message}
-        state.write_json(current.directory / "ended.json", ended)
+        now = self._clock.now()
+        ended = {"code": code, "finishedAt": now, "reason": reason, "message": message}
+        try:
+            state.write_json(current.directory / "ended.json", ended)
+        except OSError as err:  # known here until the next start, which then finds it out again
+            log.warning("end not written", uid=current.pod_uid, object=current.name, reason=str(err))
+            latest = self._find(current.pod_uid, current.name, current.attempt) or current
+            self._put(replace(latest, exit=Exit(code, now, reason, message), pid=0, conmon_pid=0))
         self._refresh(current)
 
     async def reap(self, current: ContainerState) -> None:
@@ -311,7 +317,7 @@ class Runtime:
 
     def _refresh(self, current: ContainerState) -> None:
         latest = self._find(current.pod_uid, current.name, current.attempt) or current
-        self._put(state.refresh(latest))
+        self._put(latest if latest.exit is not None else state.refresh(latest))
         self._unwatch(current.id)
         self._on_exit(current.pod_uid)
 

@@ -50,11 +50,28 @@ def overlay(layers: tuple[str, ...], upper: Path, work: Path, target: Path) -> N
 
 
 def is_mount(path: Path) -> bool:
-    """Whether ``path`` is a mount point (also for a bind-mounted namespace file)."""
+    """Whether another file system is mounted at ``path`` (also a namespace file); see ``is_bound`` for the same one."""
     try:
         return os.lstat(path).st_dev != os.lstat(path.parent).st_dev
     except FileNotFoundError:
         return False
+
+
+def is_bound(path: Path) -> bool:
+    """Whether ``path`` is a mount point, also of a part of the file system that it is on."""
+    try:
+        return _mount_id(path) != _mount_id(path.parent)
+    except FileNotFoundError:
+        return False
+
+
+def _mount_id(path: Path) -> str:
+    handle = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        lines = Path(f"/proc/self/fdinfo/{handle}").read_text(encoding="ascii").splitlines()
+    finally:
+        os.close(handle)
+    return next(line for line in lines if line.startswith("mnt_id:"))
 
 
 def below(prefix: Path) -> list[Path]:

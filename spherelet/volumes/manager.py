@@ -49,7 +49,7 @@ class Volumes:
         self._locks: dict[str, asyncio.Lock] = {}
         """By pod: set-up, refresh and teardown of one pod never overlap."""
         self._queue: KeyQueue[str] = KeyQueue(clock)
-        sources.on_change = self._queue.add
+        sources.listeners.append(self._queue.add)
 
     async def run(self) -> None:
         """Rewrite volumes whose sources changed and tokens that grow old, until cancelled."""
@@ -131,7 +131,7 @@ class Volumes:
         facts = PodFacts(pod, self._host_ip, _pod_ips(pod), self._allocatable)
         projected = volume.get("projected")
         sources = (projected.get("sources") or ()) if projected is not None else (volume,)
-        mode = int(projected.get("defaultMode") or payload.DEFAULT_MODE) if projected is not None else None
+        mode = int(projected.get("defaultMode", payload.DEFAULT_MODE)) if projected is not None else None
         files: dict[str, File] = {}
         renew_s: float | None = None
         for source in sources:
@@ -153,7 +153,7 @@ class Volumes:
                 after_s = max(1.0, token.renew_at - self._clock.now())
                 renew_s = after_s if renew_s is None else min(renew_s, after_s)
                 user, group = payload.fs_user(pod), payload.fs_group(pod)
-                token_mode = mode or payload.DEFAULT_MODE
+                token_mode = payload.DEFAULT_MODE if mode is None else mode
                 files |= payload.of_token(wanted, token.text, token_mode, uid=user, fs_group=group)
             else:
                 raise Terminal(f"projected source {', '.join(source)} is not supported")
@@ -196,20 +196,23 @@ def _pod_ips(pod: Object) -> tuple[str, ...]:
 
 
 def _empty_dir(source: Object, path: Path, group: int | None) -> None:
+    mode = 0o777 if group is None else 0o2777
     if str(source.get("medium") or "") == "Memory":
         path.mkdir(parents=True, exist_ok=True)
         if mounts.is_mount(path):
             return
         limit = source.get("sizeLimit")
-        size = f",size={-(-Quantity.parse(limit).nanos // 10**9)}" if limit is not None else ""
-        mounts.mount("tmpfs", path, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, f"mode=777{size}")
-    elif path.exists():
-        return
-    else:
-        path.mkdir(parents=True)
-    if group is not None:
-        os.chown(path, -1, group)
-    os.chmod(path, 0o777 if group is None else 0o2777)
+        options = f"mode={mode:o}" + (f",gid={group}" if group is not None else "")
+        options += f",size={-(-Quantity.parse(limit).nanos // 10**9)}" if limit is not None else ""
+        mounts.mount("tmpfs", path, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV, options)
+    elif not path.exists():
+        # Complete before it is seen: a directory half-made by a crash would be taken for the container's own work.
+        fresh = path.with_name(f".{path.name}.new")
+        fresh.mkdir(parents=True, exist_ok=True)
+        if group is not None:
+            os.chown(fresh, -1, group)
+        os.chmod(fresh, mode)
+        os.rename(fresh, path)
 
 
 def _content(path: Path, files: Mapping[str, File], group: int | None, *, memory: bool) -> None:

@@ -67,7 +67,7 @@ def _decoded(name: str, key: str, value: str) -> bytes:
 
 
 def _select(source: Object, data: Mapping[str, bytes], missing: str, default_mode: int | None) -> dict[str, File]:
-    mode = int(source.get("defaultMode") or default_mode or DEFAULT_MODE)
+    mode = _default_mode(source, default_mode)
     items = source.get("items") or ()
     if not items:
         return {check_path(key): File(value, mode) for key, value in data.items()}
@@ -81,9 +81,15 @@ def _select(source: Object, data: Mapping[str, bytes], missing: str, default_mod
     return files
 
 
+def _default_mode(source: Object, outer: int | None) -> int:
+    """0 is a mode too."""
+    given = source.get("defaultMode")
+    return int(given) if given is not None else DEFAULT_MODE if outer is None else outer
+
+
 def of_downward(source: Object, facts: PodFacts, default_mode: int | None = None) -> dict[str, File]:
     """Files of a ``downwardAPI`` source."""
-    mode = int(source.get("defaultMode") or default_mode or DEFAULT_MODE)
+    mode = _default_mode(source, default_mode)
     files = {}
     spec = facts.pod["spec"]
     containers = {c["name"]: c for c in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ()))}

@@ -65,7 +65,7 @@ class Sources:
         self._services_known = asyncio.Event()
         self._tokens: dict[tuple[str, ...], Token] = {}
         self._wake = Wake()
-        self.on_change: Callable[[str], None] = lambda uid: None
+        self.listeners: list[Callable[[str], None]] = []
         """Called with the uid of each pod that uses an object that changed. Must only mark dirty."""
 
     async def run(self) -> None:
@@ -157,7 +157,8 @@ class Sources:
             entry.changed.set()
             if fresh and not first:
                 for uid in sorted(entry.users):
-                    self.on_change(uid)
+                    for listener in self.listeners:
+                        listener(uid)
 
         def on_list(items: list[Object]) -> None:
             put(next((each for each in items if each["metadata"]["name"] == ref.name), None))

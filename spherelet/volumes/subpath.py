@@ -26,21 +26,25 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def bind(volume: Path, sub: str, target: Path) -> Path:
-    """Bind ``sub`` of ``volume`` at ``target`` and return it. A missing directory is created. Idempotent.
+    """Bind ``sub`` of ``volume`` at ``target`` and return it. A missing directory is created, with the volume's mode.
 
+    Idempotent; what ``target`` shows follows when something else took the place of ``sub`` (an updated ConfigMap).
     Raises ``Terminal`` for a path that leaves the volume, ``Retryable`` for what may clear up.
     """
     parts = [part for part in sub.split("/") if part not in ("", ".")]
     if sub.startswith("/") or ".." in parts:
         raise Terminal(f'subPath "{sub}" must be relative and must not contain ".."')
-    if mounts.is_mount(target):
-        return target
     root = os.open(volume, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         found = _open_or_make(root, parts, sub)
     finally:
         os.close(root)
     try:
+        if mounts.is_bound(target):
+            if os.path.samestat(os.stat(target), os.fstat(found)):
+                return target
+            mounts.unmount(target)
+            _remove_point(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         if stat.S_ISDIR(os.fstat(found).st_mode):
             target.mkdir(exist_ok=True)
@@ -57,25 +61,35 @@ def bind(volume: Path, sub: str, target: Path) -> Path:
 def _open_or_make(root: int, parts: list[str], sub: str) -> int:
     current = os.dup(root)
     for index, part in enumerate(parts):
-        found = _open_beneath(root, "/".join(parts[: index + 1]))
+        found, made = _open_beneath(root, "/".join(parts[: index + 1])), False
         if found == -errno.ENOENT:
             try:
-                os.mkdir(part, 0o750, dir_fd=current)
+                os.mkdir(part, 0o700, dir_fd=current)
+                made = True
             except FileExistsError:
                 pass  # a dangling link: resolved (and refused) below
             except OSError as err:
                 os.close(current)
                 raise Retryable(f'cannot create subPath "{sub}": {err.strerror}') from err
-            else:
-                os.chmod(part, 0o755, dir_fd=current, follow_symlinks=True)
             found = _open_beneath(root, "/".join(parts[: index + 1]))
         os.close(current)
         if found < 0:
             if -found in (errno.EXDEV, errno.ELOOP):
                 raise Terminal(f'subPath "{sub}" leaves its volume')
             raise Retryable(f'cannot open subPath "{sub}": {os.strerror(-found)}')
+        if made:
+            # By the descriptor: a container may have put a link in the directory's place meanwhile.
+            os.chmod(f"/proc/self/fd/{found}", stat.S_IMODE(os.fstat(root).st_mode))
         current = found
     return current
+
+
+def _remove_point(target: Path) -> None:
+    """Remove an unmounted mount point: an empty directory or file of ours."""
+    if target.is_dir():
+        target.rmdir()
+    else:
+        target.unlink(missing_ok=True)
 
 
 def _open_beneath(root: int, path: str) -> int:

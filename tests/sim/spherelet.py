@@ -9,7 +9,6 @@ from typing import Any
 
 from common.clock import Clock
 from spherelet import observed
-from spherelet.apply import Ports
 from spherelet.config import Dns
 from spherelet.desired import Desired
 from spherelet.events import Events
@@ -17,6 +16,7 @@ from spherelet.loop import Loop
 from spherelet.model import ContainerState, ContainerView, Image, Object, PodView
 from spherelet.network import NetworkFailed
 from spherelet.observed import Record
+from spherelet.ports import Ports
 from tests.sim.fakes.kube import FakeKube
 from tests.sim.fakes.runtime import FakeRuntime, FakeSandboxes
 

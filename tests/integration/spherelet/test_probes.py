@@ -97,3 +97,36 @@ async def test_readiness_follows_the_server(web: ContainerState) -> None:
         probes.stop(web.id)
         sick.unlink()
         task.cancel()
+
+
+async def answered(reply: bytes, path: str = "/") -> tuple[bool, str]:
+    """A probe of a server here that answers every request with ``reply``; the last path asked for counts in it."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode()
+        writer.write(replies.get(asked, reply))
+        await writer.drain()
+        writer.close()
+
+    replies = {"/broken": b"HTTP/1.1 500 No\r\n\r\n", "/fine": b"HTTP/1.1 200 OK\r\n\r\n"}
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    state = ContainerState("u", "main", 0, "id", Path("/none"), "i", "r", "", 0.0)
+    async with server:
+        probe = {"httpGet": {"port": port, "path": path}, "timeoutSeconds": 5}
+        verdict = await attempt(probe, Target(state, "127.0.0.1", {}, ("false",)))
+    return verdict.ok, verdict.message
+
+
+async def test_redirects_are_followed_on_the_same_host_only() -> None:
+    def redirect(location: str) -> bytes:
+        return f"HTTP/1.1 302 Found\r\nX: y\r\nLocation: {location}\r\n\r\n".encode()
+
+    assert await answered(redirect("/fine")) == (True, "")
+    assert await answered(redirect("/broken")) == (False, "HTTP probe failed with statuscode: 500")
+    assert await answered(redirect("http://192.0.2.1/broken")) == (True, "")
+    ok, said = await answered(redirect("/again"))
+    assert not ok
+    assert "stopped after 10 redirects" in said
+    assert await answered(b"HTTP/1.1 304 Not Modified\r\n\r\n") == (True, "")
+    assert "malformed HTTP response" in (await answered(b"hello\r\n"))[1]

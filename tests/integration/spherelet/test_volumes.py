@@ -196,3 +196,70 @@ def test_sub_path_stays_in_its_volume(tmp_path: Path) -> None:
     finally:
         for point in mounts.below(tmp_path):
             mounts.unmount(point)
+
+
+def test_a_subpath_is_made_as_the_volume_is(tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    os.chown(volume, 0, 4711)
+    volume.chmod(0o2777)
+    try:
+        target = bind(volume, "made/deep", tmp_path / "target/0")
+        for each in (volume / "made", volume / "made/deep"):
+            info = each.stat()
+            assert (stat.S_IMODE(info.st_mode), info.st_gid) == (0o2777, 4711), "any user of the pod may write there"
+        assert os.path.samestat(target.stat(), (volume / "made/deep").stat())
+    finally:
+        for point in mounts.below(tmp_path):
+            mounts.unmount(point)
+
+
+def test_a_subpath_follows_what_takes_its_place(tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    (volume / "key").write_text("old")
+    try:
+        target = bind(volume, "key", tmp_path / "target/0")
+        assert bind(volume, "key", target) == target
+        assert len(mounts.below(tmp_path / "target")) == 1
+        (volume / "new").write_text("new")
+        os.replace(volume / "new", volume / "key")
+        assert target.read_text() == "old"
+        assert bind(volume, "key", target).read_text() == "new", "a restarted container sees the update"
+        assert len(mounts.below(tmp_path / "target")) == 1
+    finally:
+        for point in mounts.below(tmp_path):
+            mounts.unmount(point)
+
+
+def test_a_link_swapped_in_while_a_subpath_is_made_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume, secret = tmp_path / "volume", tmp_path / "secret"
+    volume.mkdir(mode=0o777)
+    secret.mkdir(mode=0o700)
+    make = os.mkdir
+
+    def swapped(path: Any, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        make(path, mode, dir_fd=dir_fd)
+        if dir_fd is not None:
+            os.rmdir(path, dir_fd=dir_fd)
+            os.symlink(secret, path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mkdir", swapped)
+    with pytest.raises(Terminal, match="leaves its volume"):
+        bind(volume, "sub", tmp_path / "target/0")
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o700
+
+
+async def test_a_half_made_empty_dir_is_made_again(tmp_path: Path) -> None:
+    pod = a_pod({"name": "scratch", "emptyDir": {}}, securityContext={"fsGroup": 4711})
+    (tmp_path / "volumes/.scratch.new").mkdir(parents=True)  # where a crash cut it short
+    async with manager(FakeApi()) as volumes:
+        paths = await volumes.setup(pod, tmp_path)
+        info = paths["scratch"].stat()
+        assert (stat.S_IMODE(info.st_mode), info.st_gid) == (0o2777, 4711)
+        paths["scratch"].chmod(0o700)
+        await volumes.setup(pod, tmp_path)
+        assert stat.S_IMODE(paths["scratch"].stat().st_mode) == 0o700, "a container's own change stays"
+        await volumes.teardown(tmp_path)
