@@ -54,8 +54,9 @@ def build(pod: PodView, container: ContainerView, given: Inputs) -> dict[str, An
         "devices": list(given.devices) if privileged else [],
     }
     if not privileged:
-        linux["maskedPaths"] = list(security.MASKED_PATHS)
-        linux["readonlyPaths"] = list(security.READONLY_PATHS)
+        if context.get("procMount") != "Unmasked":
+            linux["maskedPaths"] = list(security.MASKED_PATHS)
+            linux["readonlyPaths"] = list(security.READONLY_PATHS)
         filtered = profile(_seccomp_type(pod, context), set(_capabilities(context, given, privileged=False)))
         if filtered is not None:
             linux["seccomp"] = filtered

@@ -186,3 +186,18 @@ async def test_a_deleted_pod_that_others_hold_on_to_shows_its_end(host: Any) -> 
     await w.eventually(lambda: ready(host, "held"))
     host.api.delete("held", 2)
     await w.eventually(lambda: [each for each in host.api.status_writes["held"] if each["phase"] == "Succeeded"])
+
+
+async def test_a_confined_container_makes_no_namespaces(host: Any) -> None:
+    w = world()
+    # As root with the default capabilities, a user namespace would be the way to all of them.
+    script = "unshare -U true && echo made; (echo forked); mount -t tmpfs x /mnt && echo mounted; echo end"
+    confined = {"seccompProfile": {"type": "RuntimeDefault"}, "allowPrivilegeEscalation": False}
+    container = {"securityContext": confined}
+    host.api.create(w.pod("confined", "sh", "-c", script, container=container, restartPolicy="Never"))
+    await w.eventually(lambda: host.api.status("confined").get("phase") == "Succeeded")
+    said = log_of(host, "confined")
+    assert "forked" in said
+    assert "end" in said
+    assert "made" not in said
+    assert "mounted" not in said

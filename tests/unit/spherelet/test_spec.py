@@ -100,6 +100,21 @@ def test_isolation_by_default_and_when_privileged() -> None:
     assert "CAP_SYS_ADMIN" in privileged["process"]["capabilities"]["bounding"]
 
 
+def test_a_seccomp_profile_is_in_force_or_refused_never_left_out() -> None:
+    def seccomp(kind: str, **context: Any) -> dict[str, Any]:
+        found = build({"securityContext": {"seccompProfile": {"type": kind}, **context}})["linux"].get("seccomp", {})
+        return {name: rule for rule in found.get("syscalls", ()) for name in rule["names"]}
+
+    assert seccomp("Unconfined") == {}
+    confined = seccomp("RuntimeDefault")
+    assert {"unshare", "mount", "clone", "io_uring_setup", "keyctl", "syslog"} <= confined.keys()
+    assert confined["clone3"]["errnoRet"] == 38, "libc must fall back on clone"
+    allowed = seccomp("RuntimeDefault", capabilities={"add": ["SYS_ADMIN"]})
+    assert {"unshare", "mount", "clone", "clone3"}.isdisjoint(allowed)
+    with pytest.raises(Terminal, match="Localhost is not supported"):
+        seccomp("Localhost", localhostProfile="x.json")
+
+
 def test_capabilities_never_exceed_what_the_host_can_give() -> None:
     here = frozenset(security.ALL_CAPABILITIES) - {"CAP_SYS_RESOURCE"}
     assert "CAP_SYS_RESOURCE" not in security.capabilities({}, here, privileged=True)
