@@ -13,7 +13,7 @@ import orjson
 
 from common.clock import rfc3339, rfc3339_micro
 from controller.api.status import ApiError, bad_request, unsupported_media
-from controller.api.wire_numbers import NUMBERS, OMITTED_ZEROS
+from controller.api.wire_numbers import WireField, numbers
 from controller.kinds.kind import Object
 from controller.kinds.schemas import Schemas, Shape
 
@@ -21,6 +21,9 @@ MEDIA_TYPE: Final = "application/vnd.kubernetes.protobuf"
 MAGIC: Final = b"k8s\x00"
 DEPTH_MAX: Final = 32
 _META: Final = "io.k8s.apimachinery.pkg.apis.meta.v1."
+_CRD: Final = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1."
+_JSON_SCHEMA: Final = f"{_CRD}JSONSchemaProps"
+_SCHEMA_OR: Final = {f"{_CRD}JSONSchemaPropsOrBool": 2, f"{_CRD}JSONSchemaPropsOrArray": 1}
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 Value = int | bytes
 
@@ -47,7 +50,7 @@ def decode(body: bytes) -> Object:
 def _definition(api_version: str, kind: str) -> str:
     group, _, version = api_version.rpartition("/")
     name = f"{_META}DeleteOptions" if kind == "DeleteOptions" else Schemas.load().by_kind(group, version, kind)
-    if name is None or name not in NUMBERS:
+    if name is None or name not in numbers():
         raise _unknown(f"{kind} in {api_version}")
     return name
 
@@ -111,24 +114,25 @@ def _text(value: Value) -> str:
 def _object(shape: Shape, definition: str, data: bytes, depth: int) -> Object:
     if depth > DEPTH_MAX:
         raise Malformed("nested too deep")
-    numbers = NUMBERS.get(definition)
-    if numbers is None:
+    known = numbers().get(definition)
+    if known is None:
         raise _unknown(definition.rpartition(".")[2])
     found: Object = {}
     for number, value in fields(data):
-        name = numbers.get(number)
-        if name is None:
-            raise _unknown(f"field {number} of {definition.rpartition('.')[2]}")
-        if name.startswith("@"):
+        field = known.get(number)
+        if field is None:
+            continue  # of a newer client: as unknown to Go's decoder
+        if field.name.startswith("@"):
             # The embedded message's fields are the outer one's, which is why the schemas have them there.
-            inner = f"{definition.rpartition('.')[0]}.{name[1:]}"
+            inner = f"{definition.rpartition('.')[0]}.{field.name[1:]}"
             found.update(_object(shape, inner, _message(value), depth + 1))
         else:
-            _set(found, name, shape.field(name), value, depth)
+            _set(found, field, shape.field(field.name), value, depth)
     return found
 
 
-def _set(found: Object, name: str, shape: Shape, value: Value, depth: int) -> None:
+def _set(found: Object, field: WireField, shape: Shape, value: Value, depth: int) -> None:
+    name = field.name
     match shape.type:
         case "array":
             listed = found.setdefault(name, [])
@@ -145,7 +149,7 @@ def _set(found: Object, name: str, shape: Shape, value: Value, depth: int) -> No
         case _:
             decoded = _value(shape, value, depth)
             # Go sends zero values that JSON would have left out.
-            is_zero = decoded in ("", None) or (name in OMITTED_ZEROS and not decoded)
+            is_zero = decoded in ("", None) or (field.plain and not decoded)
             if not is_zero:
                 found[name] = decoded
 
@@ -176,11 +180,21 @@ def _value(shape: Shape, value: Value, depth: int) -> Any:
             return _text(parts.get(3, b"")) if parts.get(1) == 1 else _number(parts.get(2, 0))
         case "time":
             return _time(shape, dict(fields(_message(value))))
+        case "any" if shape.definition in _SCHEMA_OR:
+            return _schema_or(shape.definition, dict(fields(_message(value))), depth)
         case "any":
             raw = _message(dict(fields(_message(value))).get(1, b""))
             return orjson.loads(raw) if raw else None
         case other:
             raise Malformed(f"no decoding of {other}")
+
+
+def _schema_or(definition: str, parts: dict[int, Value], depth: int) -> Any:
+    """What is either a JSON schema or something else: which number holds it depends."""
+    at = _SCHEMA_OR[definition]
+    if parts.get(at):
+        return _object(Schemas.load().get(_JSON_SCHEMA), _JSON_SCHEMA, _message(parts[at]), depth + 1)
+    return bool(_number(parts.get(1, 0))) if definition.endswith("OrBool") else None
 
 
 def _time(shape: Shape, parts: dict[int, Value]) -> str | None:
