@@ -11,12 +11,14 @@ from prometheus_client import CollectorRegistry
 
 from common.clock import Clock
 from controller.kinds.kind import Object
+from controller.reconcilers.cronjob import CronJobReconciler
 from controller.reconcilers.custom_definitions import CustomDefinitionReconciler
 from controller.reconcilers.daemonset import DaemonSetReconciler
 from controller.reconcilers.deployment import DeploymentReconciler
 from controller.reconcilers.endpoints_mirror import EndpointsReconciler
 from controller.reconcilers.endpointslice import EndpointSliceReconciler
 from controller.reconcilers.garbage import GarbageReconciler
+from controller.reconcilers.job import JobReconciler
 from controller.reconcilers.namespace import NamespaceReconciler
 from controller.reconcilers.node_lifecycle import NodeLifecycleReconciler
 from controller.reconcilers.pod_garbage import PodGarbageReconciler
@@ -26,6 +28,7 @@ from controller.reconcilers.root_ca import RootCaReconciler
 from controller.reconcilers.segment import SegmentReconciler
 from controller.reconcilers.service_account import ServiceAccountReconciler
 from controller.reconcilers.statefulset import StatefulSetReconciler
+from controller.reconcilers.ttl_after_finished import TtlAfterFinishedReconciler
 from controller.runtime.census import Census
 from controller.runtime.client import Client
 from controller.runtime.events import Recorder
@@ -77,6 +80,9 @@ def reconcilers(ports: ControllerPorts) -> list[Reconciler]:
         ReplicaSetReconciler(),
         DaemonSetReconciler(),
         StatefulSetReconciler(),
+        JobReconciler(),
+        TtlAfterFinishedReconciler(),
+        CronJobReconciler(),
         EndpointSliceReconciler(),
         EndpointsReconciler(),
         CustomDefinitionReconciler(),

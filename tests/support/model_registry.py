@@ -144,7 +144,8 @@ class ModelRegistry:
         new = merge(old, write.patch)
         meta = new["metadata"]
         held = meta.get("finalizers") or (new.get("spec") or {}).get("finalizers")
-        if meta.get("deletionTimestamp") and not held and not (write.resource == PODS and self.linger):
+        waits = write.resource == PODS and self.linger and new["spec"].get("nodeName")
+        if meta.get("deletionTimestamp") and not held and not waits:
             self.remove(write.resource, write.namespace, write.name)
         else:
             self.put(write.resource, new)
