@@ -73,8 +73,21 @@ def _pack(layer: Path, root: Path) -> None:
                 out.addfile(entry)
 
 
+def whole_name(name: str) -> str:
+    """``name`` with registry and tag, as pods' images are looked up: ``app`` is ``docker.io/library/app:latest``."""
+    first, slash, _ = name.partition("/")
+    if not slash:
+        name = f"docker.io/library/{name}"
+    elif first != "localhost" and not {".", ":"} & set(first):
+        name = f"docker.io/{name}"
+    tagged = ":" in name.rpartition("/")[2] or "@" in name
+    return name if tagged else f"{name}:latest"
+
+
 def image_names(path: Path) -> tuple[str, ...]:
-    """Names of the images in an OCI or docker archive. Raises ``Terminal`` when it is not one, or cut short."""
+    """Names under which containerd stores the images of an OCI or docker archive: those of an OCI archive are taken
+    as they are written, those of a docker archive are made whole. Raises ``Terminal`` when ``path`` is neither, or
+    cut short."""
     try:
         with tarfile.open(path) as archive:
             members = {member.name.removeprefix("./"): member for member in archive}
@@ -84,7 +97,7 @@ def image_names(path: Path) -> tuple[str, ...]:
                 manifests = json.loads(_read(archive, members["manifest.json"]))
                 for one in manifests:
                     _require(members, [one["Config"], *one["Layers"]])
-                names = [tag for one in manifests for tag in one.get("RepoTags") or []]
+                names = [whole_name(tag) for one in manifests for tag in one.get("RepoTags") or []]
             else:
                 raise Terminal(
                     f"{path} is a tar file, but neither an OCI nor a docker archive (no index.json, no manifest.json); "
@@ -100,6 +113,12 @@ def image_names(path: Path) -> tuple[str, ...]:
         raise Terminal(f"{path} is not a whole image archive ({err}); save or copy it again") from err
     if not names:
         raise Terminal(f"no image in {path} has a name; save it by name, for example `docker save NAME:TAG`")
+    nameless = [name for name in names if not {"/", ":", "@"} & set(name)]
+    if nameless:
+        raise Terminal(
+            f"an image in {path} has the tag {nameless[0]!r} and no name; save it by its whole name, for example "
+            f"`skopeo copy SOURCE oci-archive:{path.name}:docker.io/library/NAME:{nameless[0]}`"
+        )
     return tuple(names)
 
 

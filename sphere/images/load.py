@@ -26,14 +26,17 @@ SPACE_RESERVE_BYTES = 256 << 20
 
 
 def load(layout: Layout, path: Path, hosts: tuple[Machine, ...]) -> tuple[str, ...]:
-    """Import ``path`` on all ``hosts`` at the same time. Returns the image names. Raises ``Terminal`` with the cure."""
+    """Import ``path`` on all ``hosts`` at the same time. Returns the images' names, as pods may use them.
+
+    Raises ``Terminal`` with cause and cure.
+    """
     names = archive.image_names(path)
     _check_space(layout, path, len(hosts))
     off = [host.name for host in hosts if machines.pid_of(layout, host.name) is None]
     if off:
         raise Terminal(f"{', '.join(off)} is off; `sphere host start {off[0]}` first")
-    machines.each(hosts, lambda host: _import(layout, host, path))
-    return names
+    machines.each(hosts, lambda host: _import(layout, host, path, names))
+    return tuple(archive.whole_name(name) for name in names)
 
 
 def _check_space(layout: Layout, path: Path, count: int) -> None:
@@ -68,20 +71,29 @@ def lacking(layout: Layout, hosts: tuple[Machine, ...], name: str) -> tuple[Mach
     return tuple(host for host in hosts if name not in held(layout, host))
 
 
-def _import(layout: Layout, host: Machine, path: Path) -> None:
+def _import(layout: Layout, host: Machine, path: Path, names: tuple[str, ...]) -> None:
     before = _digests(layout, host)
     command = _ctr("images", "import", "--snapshotter", SNAPSHOTTER, "-")
     # Through standard input: inside the machine the path may be hidden.
     with path.open("rb") as content:
-        done = subprocess.run(
-            machines.enter_argv(layout, host.name, command),
-            stdin=content,
-            capture_output=True,
-            text=True,
-            timeout=IMPORT_TIMEOUT_S,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                machines.enter_argv(layout, host.name, command),
+                stdin=content,
+                capture_output=True,
+                text=True,
+                timeout=IMPORT_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise Terminal(
+                f"{host.name} did not finish importing {path} within {IMPORT_TIMEOUT_S:.0f} s; its disk may hang: see "
+                f"{layout.logs(host.name) / 'containerd.log'}"
+            ) from None
     if done.returncode == 0:
+        for name in names:
+            if (whole := archive.whole_name(name)) != name:
+                run(machines.enter_argv(layout, host.name, _ctr("images", "tag", "--force", name, whole)))
         return
     words = done.stderr.strip().rpartition("ctr: ")[2]
     kept = _undo(layout, host, before)

@@ -1,9 +1,15 @@
 """The one-machine cluster as its user meets it."""
 
+import hashlib
+import io
 import json
+import platform
+import shutil
 import stat
 import subprocess
+import tarfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +17,11 @@ import pytest
 from sphere.images import archive
 from sphere.kubectl import Kubectl
 from sphere.layout import PROJECT
+from tests.support.cluster import sphere
+from tests.support.manifests import container, pod
 
 pytestmark = pytest.mark.e2e
+ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 
 def test_nodes_are_ready(cluster: Any) -> None:
@@ -73,3 +82,67 @@ def test_images_are_reproducible(cluster: Any) -> None:
     assert build.ensure(recipes.BUSYBOX).read_bytes() == first
     assert archive.image_names(target) == ("docker.io/library/busybox:latest",)
     assert target.is_relative_to(PROJECT)
+
+
+def _docker_archive(path: Path, tag: str) -> Path:
+    """What `docker save` writes, of an image that holds the program of the busybox image."""
+    layer, config = io.BytesIO(), {"Env": ["PATH=/bin"], "Cmd": ["sh"]}
+    with tarfile.open(fileobj=layer, mode="w") as out:
+        out.add("/bin/busybox", "bin/busybox")
+        for name in ("sh", "sleep", "cat"):
+            link = tarfile.TarInfo(f"bin/{name}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            out.addfile(link)
+    digest = f"sha256:{hashlib.sha256(layer.getvalue()).hexdigest()}"
+    image = {
+        "architecture": ARCHITECTURE,
+        "os": "linux",
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [digest]},
+        "history": [],
+    }
+    manifest = [{"Config": "config.json", "RepoTags": [tag], "Layers": ["layer.tar"]}]
+    files = {
+        "config.json": json.dumps(image).encode(),
+        "layer.tar": layer.getvalue(),
+        "manifest.json": json.dumps(manifest).encode(),
+    }
+    with tarfile.open(path, "w") as out:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            out.addfile(member, io.BytesIO(content))
+    return path
+
+
+def _oci_archive(path: Path, folder: Path, name: str) -> Path:
+    """What `skopeo copy ... oci-archive:PATH:NAME` writes."""
+    (folder / "bin").mkdir(parents=True)
+    shutil.copy("/bin/busybox", folder / "bin" / "sh")
+    archive.write(path, folder, name, ARCHITECTURE, {"Env": ["PATH=/bin"], "Cmd": ["sh"]})
+    return path
+
+
+@pytest.mark.parametrize("form", ["docker", "oci"])
+def test_a_loaded_image_is_run_by_its_short_name_on_every_host(
+    cluster: Any, kubectl: Any, tmp_path: Path, form: str
+) -> None:
+    short = f"loaded-{form}:1"
+    if form == "docker":
+        path = _docker_archive(tmp_path / "image.tar", short)
+    else:
+        path = _oci_archive(tmp_path / "image.tar", tmp_path / "tree", short)
+    whole = f"docker.io/library/{short}"
+    try:
+        assert sphere("image", "load", str(path)) == f"{whole}: on {len(cluster.hosts)} hosts\n"
+        listed = {row["image"]: row["hosts"] for row in json.loads(sphere("image", "list", "-o", "json"))}
+        assert listed[whole].split() == cluster.hosts
+        words = ["sh", "-c", "echo it runs"]
+        for host in cluster.hosts:
+            one = {**container("c", *words), "image": short, "imagePullPolicy": "Never"}
+            kubectl.apply(pod(f"on-{host}", one, nodeSelector={"kubernetes.io/hostname": host}, restartPolicy="Never"))
+        kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s", "pod", "--all", timeout_s=70)
+        assert kubectl("logs", f"on-{cluster.hosts[0]}") == "it runs\n"
+    finally:
+        for host in cluster.hosts:
+            cluster.exec(host, "ctr", "-n", "k8s.io", "images", "rm", whole, short, check=False)

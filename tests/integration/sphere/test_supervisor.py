@@ -94,11 +94,9 @@ def test_a_killed_process_is_back_at_once(supervise: Callable[..., Running]) -> 
 def test_a_crashing_process_is_slowed_down_and_its_words_are_kept(supervise: Callable[..., Running]) -> None:
     running = supervise(_shell("a", "echo no good; exit 3"))
     _until(lambda: running.state("a")["restarts"] >= 3)
-    started = time.monotonic()
     _until(lambda: running.state("a")["restarts"] >= 4)
     assert running.state("a")["exit_status"] == 3
     assert "no good" in running.log("a")
-    assert time.monotonic() - started < 5
     assert running.state("a")["restarts"] < 10
 
 
@@ -129,7 +127,7 @@ def test_components_come_and_go_while_others_run(supervise: Callable[..., Runnin
 def test_what_cannot_be_executed_says_so(supervise: Callable[..., Running]) -> None:
     running = supervise({"name": "a", "argv": ["/does/not/exist"]})
     _until(lambda: "cannot start /does/not/exist" in running.log("a"))
-    assert running.state("a")["exit_status"] == 127
+    _until(lambda: running.state("a")["exit_status"] == 127)
 
 
 @pytest.mark.parametrize("request_", [b"", b"junk", b"[]", b'{"op": "explode"}', b'{"op": "stop", "component": "x"}'])

@@ -46,7 +46,50 @@ def test_nothing_but_the_archive_is_left(tmp_path: Path) -> None:
 def test_docker_archive(tmp_path: Path) -> None:
     path = tmp_path / "docker.tar"
     _tar(path, {"manifest.json": [{"Config": "c", "Layers": ["l"], "RepoTags": ["app:1"]}], "c": {}, "l": {}})
-    assert archive.image_names(path) == ("app:1",)
+    assert archive.image_names(path) == ("docker.io/library/app:1",)
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [
+        ("app", "docker.io/library/app:latest"),
+        ("app:1", "docker.io/library/app:1"),
+        ("team/app:1", "docker.io/team/app:1"),
+        ("quay.io/team/app", "quay.io/team/app:latest"),
+        ("localhost/app:1", "localhost/app:1"),
+        ("registry:5000/app", "registry:5000/app:latest"),
+        ("app@sha256:00", "docker.io/library/app@sha256:00"),
+    ],
+)
+def test_names_are_made_whole_as_pods_mean_them(name: str, whole: str) -> None:
+    assert archive.whole_name(name) == whole
+    assert archive.whole_name(whole) == whole
+
+
+def _renamed(path: Path, annotations: dict[str, str], target: Path) -> Path:
+    """The OCI archive ``path`` with other annotations of its only image."""
+    with tarfile.open(path) as source, tarfile.open(target, "w") as out:
+        for member in source:
+            content = source.extractfile(member)
+            assert content is not None
+            blob = content.read()
+            if member.name == "index.json":
+                index = json.loads(blob)
+                index["manifests"][0]["annotations"] = annotations
+                blob = json.dumps(index).encode()
+                member.size = len(blob)
+            out.addfile(member, io.BytesIO(blob))
+    return target
+
+
+def test_a_tag_is_no_name(tmp_path: Path) -> None:
+    made = _write(tmp_path / "a.tar", _tree(tmp_path / "root"))
+    tag = {"org.opencontainers.image.ref.name": "latest"}
+    with pytest.raises(Terminal, match=r"the tag 'latest' and no name; save it by its whole name"):
+        archive.image_names(_renamed(made, tag, tmp_path / "b.tar"))
+    # docker buildx writes both.
+    both = {**tag, "io.containerd.image.name": "docker.io/library/app:latest"}
+    assert archive.image_names(_renamed(made, both, tmp_path / "c.tar")) == ("docker.io/library/app:latest",)
 
 
 @pytest.mark.parametrize(
