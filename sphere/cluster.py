@@ -12,6 +12,7 @@ from sphere.topology import Machine
 from sphere.wanted import Wanted, read_wanted, write_wanted
 
 READY_DEADLINE_S = 60.0
+"""Counted anew from each host that is Ready: many hosts take longer than few."""
 CRASHES_MAX = 4
 """A component that ended this often while the cluster was coming up does not work."""
 
@@ -35,6 +36,7 @@ def up(layout: Layout, wanted: Wanted, report: Report) -> None:
                 )
         if machines.pid_of(layout, topology.CONTROL) is None:
             preflight.check_port(topology.API_PORT)
+            underlay.check_routes()
         lock.claim(layout)
         layout.run.mkdir(parents=True, exist_ok=True)
         write_wanted(layout, wanted)
@@ -130,13 +132,14 @@ def _wait_ready(layout: Layout, wanted: Wanted, report: Report) -> None:
             for name in sorted(ready - reported):
                 reported.add(name)
                 report(f"{name}: Ready")
+                deadline = time.monotonic() + READY_DEADLINE_S
             missing = [name for name in names if name not in ready]
             if not missing:
                 return
             problem = f"not Ready: {', '.join(missing)}"
         time.sleep(0.1)
     raise Terminal(
-        f"the cluster did not become ready within {READY_DEADLINE_S:.0f} s ({problem}); "
+        f"the cluster did not become ready: nothing came up for {READY_DEADLINE_S:.0f} s ({problem}); "
         f"logs are in {layout.run / 'logs'}, `sphere status` shows each component, `sphere down` clears up"
     )
 

@@ -31,9 +31,9 @@ MONITORING_TOOLS = {"prometheus": "prometheus"}
 
 
 def require_root() -> None:
-    """Namespaces, mounts and routes are the administrator's."""
+    """A cluster's namespaces, sockets and keys are the administrator's."""
     if os.geteuid() != 0:
-        raise Terminal("this needs root: it makes namespaces, mounts and routes; run it again with sudo")
+        raise Terminal("this needs root: a cluster's namespaces, sockets and keys are root's; run it again with sudo")
 
 
 def check(*, monitoring: bool) -> None:

@@ -3,8 +3,11 @@
 Every function converges: it may be called on a whole, half-made or absent underlay.
 """
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 from common.errors import Terminal
 from sphere import topology
@@ -76,16 +79,35 @@ def disconnect(netns: str) -> None:
         run(["ip", "netns", "delete", netns])
 
 
+def check_routes() -> None:
+    """Raise ``Terminal`` when the box needs a range of the cluster for itself."""
+    routes = json.loads(run(["ip", "-j", "-4", "route", "show"]) or "[]")
+    for cidr in topology.PRIVATE_RANGES:
+        for route in routes:
+            if is_in_the_way(route, cidr):
+                device = f" dev {route['dev']}" if "dev" in route else ""
+                raise Terminal(
+                    f"this machine already routes {route['dst']}{device}, and the cluster needs {cidr}; remove that "
+                    "route (a network of docker or podman, perhaps), or run sphere on another machine"
+                )
+
+
+def is_in_the_way(route: Mapping[str, Any], cidr: IPv4Network) -> bool:
+    """Whether a blackhole for ``cidr`` would cut off what ``route`` (of `ip -j route`) leads to.
+
+    A wide route by way of a gateway (10.0.0.0/8 of a VPN) is let be: it goes on for all but the cluster's ranges.
+    """
+    if route["dst"] == "default" or route.get("type") == "blackhole":
+        return False
+    there = IPv4Network(route["dst"])
+    return there.subnet_of(cidr) or (cidr.subnet_of(there) and "gateway" not in route)
+
+
 def add_blackholes() -> None:
     """Nothing addressed to a cluster's private ranges may leave the box through its own default route."""
+    present = {line.split()[1] for line in run(["ip", "-4", "route", "show", "type", "blackhole"]).splitlines()}
     for cidr in topology.PRIVATE_RANGES:
-        taken = run(["ip", "-4", "route", "show", "exact", str(cidr)]).strip()
-        if taken and not taken.startswith("blackhole"):
-            raise Terminal(
-                f"this machine already routes {cidr} ({taken.splitlines()[0]}), a range of the cluster; "
-                "remove that route, or run sphere on another machine"
-            )
-        if not taken:
+        if str(cidr) not in present:
             run(["ip", "route", "add", "blackhole", str(cidr), "metric", BLACKHOLE_METRIC])
 
 

@@ -82,7 +82,10 @@ def list_(output: str) -> None:
     """
     from sphere import status as inquiry
 
-    rows = inquiry.host_rows(Layout.default())
+    layout = Layout.default()
+    if read_wanted(layout) is not None:
+        preflight.require_root()
+    rows = inquiry.host_rows(layout)
     show(rows, output)
     if not rows:
         click.echo("no cluster is up; start one with `sphere up`", err=True)

@@ -4,8 +4,10 @@ import sys
 
 import click
 
+from sphere import preflight
 from sphere.cli.output import output_option, show
 from sphere.layout import Layout
+from sphere.wanted import read_wanted
 
 
 @click.command()
@@ -23,6 +25,8 @@ def status(output: str) -> None:
     from sphere import status as inquiry
 
     layout = Layout.default()
+    if read_wanted(layout) is not None:
+        preflight.require_root()
     rows = inquiry.component_rows(layout)
     show(rows, output)
     problems = inquiry.problems(layout, rows)
