@@ -163,6 +163,29 @@ class ServiceItem(Message, frozen=True, kw_only=True):
     external_local: bool = False
 
 
+class HostPort(Message, frozen=True, kw_only=True):
+    """A port of a host that leads to a port of a pod. ``host_address`` is empty for every address of the host."""
+
+    protocol: str
+    """``tcp``, ``udp`` or ``sctp``."""
+    host_port: int
+    pod_port: int
+    host_address: str = ""
+
+
+class HostPortsItem(Message, frozen=True, kw_only=True):
+    """``hostports/<pod uid>``: what a pod has on its host's address.
+
+    ``address`` is the pod's. Empty (a pod on the host's own network): the ports are the host's own, and pods may
+    reach them, as they may reach other pods.
+    """
+
+    pod_uid: str
+    host: str
+    address: str = ""
+    ports: tuple[HostPort, ...]
+
+
 # ---- items: namespace scope ----------------------------------------------------------------------------------
 
 
@@ -243,12 +266,13 @@ class InterestItem(Message, frozen=True, kw_only=True):
     namespaces: tuple[str, ...]
 
 
-Item = HostItem | BlockItem | ServiceItem | AddressSetItem | PolicyItem | PortItem | InterestItem
+Item = HostItem | BlockItem | ServiceItem | HostPortsItem | AddressSetItem | PolicyItem | PortItem | InterestItem
 
 ITEM_TYPES: Final[dict[str, type[Message]]] = {
     "host": HostItem,
     "block": BlockItem,
     "service": ServiceItem,
+    "hostports": HostPortsItem,
     "set": AddressSetItem,
     "policy": PolicyItem,
     "port": PortItem,

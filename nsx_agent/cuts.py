@@ -17,9 +17,9 @@ from nsx_agent.kernel.conntrack import Flow
 from nsx_agent.model import Change, DropElement, ElementKey, Key, PutElement, Value
 
 log = logger("cuts")
-BACKEND_MAPS: Final = frozenset({"slots", "stickers", "nodeslots", "nodestickers"})
-FRONT_MAPS: Final = frozenset({"services", "nodeports"})
-NODE_MAPS: Final = frozenset({"nodeports", "nodeslots", "nodestickers"})
+BACKEND_MAPS: Final = frozenset({"slots", "stickers", "nodeslots", "nodestickers", "hostports", "ownports"})
+FRONT_MAPS: Final = frozenset({"services", "nodeports", "nearports", "hostports", "ownports"})
+NODE_MAPS: Final = frozenset({"nodeports", "nearports", "nodeslots", "nodestickers", "ownports"})
 """Their keys have no address: every address of a host is meant."""
 
 
@@ -120,7 +120,7 @@ def _front(name: str, key: str) -> tuple[str, str, int]:
     fields = key.split(" . ")
     if name in NODE_MAPS:
         fields.insert(0, "")
-    return fields[0], fields[1], int(fields[2])
+    return "" if name == "hostports" else fields[0], fields[1], int(fields[2])
 
 
 def _balanced(name: str, key: str, data: str) -> Balanced | None:

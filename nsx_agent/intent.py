@@ -2,9 +2,9 @@
 
 A change of one item renders the fragments that depend on it and nothing else:
 
-    host, service, block, port item -> its own fragment
+    host, service, block, hostports, port item -> its own fragment
     any item of a namespace, or a port of it here -> that namespace's firewall
-    a host that died or moved -> all services, all blocks
+    a host that died or moved -> all services, all blocks, all host ports
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from common.messages import (
     BlockItem,
     Failure,
     HostItem,
+    HostPortsItem,
     InterestItem,
     Message,
     PolicyItem,
@@ -94,7 +95,7 @@ class Intent:
             return
         self._dirty.add(f"{path}:{key}")
         if kind == "host":
-            for dependent in ("service", "block"):
+            for dependent in ("service", "block", "hostports"):
                 self._dirty.update(f"{path}:{one}" for one in self._scope(path).items.get(dependent, {}))
         if kind == "port":
             self._dirty.update(Scope.namespace(one.namespace).path for one in (old, new) if isinstance(one, PortItem))
@@ -189,6 +190,9 @@ class Intent:
             case BlockItem():
                 host = self._hosts(path).get(item.host)
                 return overlay.block(item, None if host is None else host.underlay, self.site)
+            case HostPortsItem():
+                host = self._hosts(path).get(item.host)
+                return overlay.host_ports(item, None if host is None else host.underlay, self.site)
             case PortItem():
                 return overlay.port(item)
             case ServiceItem():

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import cast
 
-from common.messages import BlockItem, HostItem, PortItem, Scope
+from common.messages import BlockItem, HostItem, HostPortsItem, PortItem, Scope
 from controller.kinds.kind import ResourceKey
 from controller.network.desired import Changes, Desired
 from controller.network.policy import CompiledPolicy, compile_policy, policy_item, set_item
@@ -155,6 +155,7 @@ class Planner:
         self._plan_policies({key for resource, key in dirty if resource == POLICIES})
         for uid in sorted(self._dirty_ports):
             self._plan_port(uid)
+            self._plan_host_ports(uid)
         self._dirty_ports.clear()
         for host in sorted(self._dirty_interest):
             held = self.span.namespaces(host)
@@ -252,6 +253,14 @@ class Planner:
             self.desired.put(Scope.host(host), f"port/{uid}", None)
         self._port_hosts[uid] = port.host
         self.desired.put(Scope.host(port.host), f"port/{uid}", item)
+
+    def _plan_host_ports(self, uid: str) -> None:
+        pod, port = self.pods.get(uid), self.ports.get(uid)
+        item = None
+        if pod is not None and pod.host_ports and pod.host and not pod.finished and (pod.host_network or port):
+            address = "" if port is None or pod.host_network else port.address
+            item = HostPortsItem(pod_uid=uid, host=pod.host, address=address, ports=pod.host_ports)
+        self.desired.put(CLUSTER, f"hostports/{uid}", item)
 
     def _open_and_close(self, dirty: set[tuple[ResourceKey, Key]]) -> None:
         """Scopes exist for every namespace and node, and for what still has items or holders."""

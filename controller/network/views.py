@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from common.messages import HostPort
 from common.selectors import LabelSelector, from_label_selector
 from controller.kinds.kind import Object, ResourceKey
 
@@ -62,6 +63,7 @@ class PodView:
     finished: bool
     """Phase Succeeded or Failed: its address may no longer be its own."""
     deleting: bool
+    host_ports: tuple[HostPort, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +207,23 @@ def _node(obj: Object) -> NodeView:
 def _pod(obj: Object) -> PodView:
     meta, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
     restartable = [each for each in spec.get("initContainers") or () if each.get("restartPolicy") == "Always"]
+    ports = [
+        port for container in [*(spec.get("containers") or ()), *restartable] for port in container.get("ports") or ()
+    ]
     named = [
         NamedPort(port["name"], port.get("protocol", "TCP").lower(), port["containerPort"])
-        for container in [*(spec.get("containers") or ()), *restartable]
-        for port in container.get("ports") or ()
+        for port in ports
         if port.get("name")
+    ]
+    on_host = [
+        HostPort(
+            protocol=port.get("protocol", "TCP").lower(),
+            host_port=port["hostPort"],
+            pod_port=port["containerPort"],
+            host_address=port.get("hostIP") or "",
+        )
+        for port in ports
+        if port.get("hostPort") and ":" not in port.get("hostIP", "")  # no IPv6 yet
     ]
     return PodView(
         namespace=meta["namespace"],
@@ -221,6 +235,7 @@ def _pod(obj: Object) -> PodView:
         host_network=bool(spec.get("hostNetwork")),
         finished=status.get("phase") in ("Succeeded", "Failed"),
         deleting="deletionTimestamp" in meta,
+        host_ports=tuple(on_host),
     )
 
 

@@ -1,7 +1,7 @@
 """Hosts, address blocks and ports: tunnel routes, tunnel peers, anti-spoofing."""
 
 from common.errors import Terminal
-from common.messages import BlockItem, HostItem, PortItem
+from common.messages import BlockItem, HostItem, HostPortsItem, PortItem
 from nsx_agent.kernel import ownership
 from nsx_agent.model import ElementKey, Key, Route, RouteKey, RouteKind, Value
 from nsx_agent.render import addresses
@@ -44,6 +44,32 @@ def block(item: BlockItem, underlay_of: str | None, site: Site) -> dict[Key, Val
         remote=remote, vni=item.vni,
     )  # fmt: skip
     return {RouteKey(route.table, route.cidr): route}
+
+
+def host_ports(item: HostPortsItem, underlay_of: str | None, site: Site) -> dict[Key, Value]:
+    """Ports of a host that lead to a pod: from its own addresses there, from its underlay address everywhere.
+
+    Everywhere, since pods reach nothing of a host but what is meant for them, and so that policies see the pod.
+    """
+    if underlay_of is None:
+        raise Terminal(f"host {item.host!r:.80} of these host ports is unknown")
+    underlay, here = addresses.address(underlay_of), item.host == site.host
+    entries: dict[Key, Value] = {}
+    for one in item.ports:
+        front = f"{addresses.protocol(one.protocol)} . {addresses.port(one.host_port)}"
+        wanted = addresses.address(one.host_address) if one.host_address else "0.0.0.0"
+        every = wanted == "0.0.0.0"
+        if not every and wanted != underlay and not here:
+            continue  # an address that only its own host has
+        where = f"{underlay if every else wanted} . {front}"
+        if not item.address:
+            entries[ElementKey("openports", where)] = ""
+            continue
+        target = f"{addresses.address(item.address)} . {addresses.port(one.pod_port)}"
+        entries[ElementKey("hostports", where)] = target
+        if every and here:
+            entries[ElementKey("ownports", front)] = target
+    return entries
 
 
 def port(item: PortItem) -> dict[Key, Value]:

@@ -4,6 +4,9 @@ A service port with n backends leads (``services``) to chain ``lb_n``, which dra
 (service, slot) in ``slots``. One endpoint more or less touches at most three elements, whatever else exists. Should
 the draw meet a table that changed in between, the chain's second rule falls back on slot 0.
 
+A node port of a service that answers outsiders from their own host only (``externalTrafficPolicy: Local``) has the
+pods and hosts of the cluster go to all backends nevertheless (``nearports``, slots from ``NEAR`` on).
+
 With session affinity the slot holds an identifier instead, and ``affinity`` remembers the identifier per client.
 """
 
@@ -16,10 +19,12 @@ from nsx_agent.model import ChainKey, ChainSpec, ElementKey, Key, Value
 from nsx_agent.render import addresses
 
 Slots = Mapping[str, tuple[str, ...]]
-"""Port key (``tcp/80``, ``node/tcp/30080``) -> backends in slot order, as ``address . port``."""
+"""Port key (``tcp/80``, ``node/tcp/30080``, ``near/tcp/30080``) -> backends in slot order, as ``address . port``."""
 
 
-STANDING_MAX: Final = 16
+STANDING_MAX: Final = 32
+NEAR: Final = 1 << 16
+"""First slot of the backends that a node port has for the cluster itself, where those for outsiders are others."""
 
 
 def assign(before: tuple[str, ...], now: Iterable[str]) -> tuple[str, ...]:
@@ -47,8 +52,10 @@ def slots_of(service: ServiceItem, before: Slots, dead: frozenset[str], host: st
             key = f"{proto}/{number}"
             slots[key] = assign(before.get(key, ()), _backends(port, dead, host if service.internal_local else ""))
         if port.node_port:
-            key = f"node/{proto}/{addresses.port(port.node_port)}"
-            slots[key] = assign(before.get(key, ()), _backends(port, dead, host if service.external_local else ""))
+            where = f"{proto}/{addresses.port(port.node_port)}"
+            for key in (f"node/{where}", f"near/{where}")[: 2 if service.external_local else 1]:
+                only = host if service.external_local and key.startswith("node/") else ""
+                slots[key] = assign(before.get(key, ()), _backends(port, dead, only))
     return slots
 
 
@@ -62,7 +69,7 @@ def _backends(port: ServicePort, dead: frozenset[str], only: str) -> list[str]:
 
 def standing() -> dict[Key, Value]:
     """Chains for usual numbers of backends, there from the start: a change among them touches elements only."""
-    pairs = (_chain(count, node=node, affinity_s=0) for count in range(1, STANDING_MAX + 1) for node in (False, True))
+    pairs = (_chain(kind, count, 0) for count in range(1, STANDING_MAX + 1) for kind in ("", "node"))
     return {ChainKey(name): spec for name, spec in pairs}
 
 
@@ -71,22 +78,24 @@ def render(service: ServiceItem, slots: Slots) -> dict[Key, Value]:
     entries: dict[Key, Value] = {}
     cluster_ip = addresses.address(service.cluster_ip) if service.cluster_ip else ""
     for key, backends in slots.items():
-        node = key.startswith("node/")
-        proto, number = key.removeprefix("node/").split("/")
-        where = f"{proto} . {number}" if node else f"{cluster_ip} . {proto} . {number}"
+        *kinds, proto, number = key.split("/")
+        kind = kinds[0] if kinds else ""
+        where = f"{proto} . {number}" if kind else f"{cluster_ip} . {proto} . {number}"
         if not backends:
+            if kind == ("near" if service.external_local else "node"):
+                entries[ElementKey("closedports", where)] = ""
             continue
-        name, chain = _chain(len(backends), node=node, affinity_s=service.affinity_s)
+        name, chain = _chain(kind, len(backends), service.affinity_s)
         entries[ChainKey(name)] = chain
-        entries[ElementKey("nodeports" if node else "services", where)] = f"goto {name}"
-        prefix = "node" if node else ""
-        for slot, backend in enumerate(backends):
+        entries[ElementKey(f"{kind}ports" if kind else "services", where)] = f"goto {name}"
+        maps, first = "node" if kind else "", NEAR if kind == "near" else 0
+        for slot, backend in enumerate(backends, first):
             if service.affinity_s:
                 identifier = _identifier(backend)
-                entries[ElementKey(f"{prefix}sticky", f"{where} . {slot}")] = str(identifier)
-                entries[ElementKey(f"{prefix}stickers", f"{where} . {identifier}")] = backend
+                entries[ElementKey(f"{maps}sticky", f"{where} . {slot}")] = str(identifier)
+                entries[ElementKey(f"{maps}stickers", f"{where} . {identifier}")] = backend
             else:
-                entries[ElementKey(f"{prefix}slots", f"{where} . {slot}")] = backend
+                entries[ElementKey(f"{maps}slots", f"{where} . {slot}")] = backend
     return entries
 
 
@@ -95,18 +104,19 @@ def _identifier(backend: str) -> int:
     return int.from_bytes(hashlib.blake2b(backend.encode(), digest_size=4).digest(), "big") & 0x7FFFFFFF or 1
 
 
-def _chain(count: int, *, node: bool, affinity_s: int) -> tuple[str, ChainSpec]:
-    prefix = "node" if node else ""
-    where = "meta l4proto . th dport . meta mark" if node else "ip daddr . meta l4proto . th dport . meta mark"
-    draw = f"meta mark set numgen random mod {count}"
+def _chain(kind: str, count: int, affinity_s: int) -> tuple[str, ChainSpec]:
+    """Name and rules; ``kind`` is empty for a service's own address, else ``node`` or ``near``."""
+    maps, first = "node" if kind else "", NEAR if kind == "near" else 0
+    where = f"{'' if kind else 'ip daddr . '}meta l4proto . th dport . meta mark"
+    draw = f"meta mark set numgen random mod {count}" + (f" offset {first}" if first else "")
     if not affinity_s:
-        pick = f"dnat ip to {where} map @{prefix}slots"
-        return f"{prefix}lb_{count}", ChainSpec((draw, pick, "meta mark set 0", pick))
+        pick = f"dnat ip to {where} map @{maps}slots"
+        return f"{kind}lb_{count}", ChainSpec((draw, pick, f"meta mark set {first}", pick))
     client = "ip saddr . ip daddr . meta l4proto . th dport"
     remember = f"update @affinity {{ {client} timeout {affinity_s}s : meta mark }}"
-    pick = f"dnat ip to {where} map @{prefix}stickers"
-    translate = f"meta mark set {where} map @{prefix}sticky"
-    return f"{prefix}sticky_{count}_{affinity_s}", ChainSpec(
+    pick = f"dnat ip to {where} map @{maps}stickers"
+    translate = f"meta mark set {where} map @{maps}sticky"
+    return f"{kind}sticky_{count}_{affinity_s}", ChainSpec(
         (
             f"meta mark set {client} map @affinity",
             remember,

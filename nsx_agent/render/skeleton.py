@@ -2,7 +2,7 @@
 
 prerouting  raw      screen     anti-spoofing, tunnel peers
             mangle   return_path answers to other hosts go back through the tunnel
-            dstnat   balance    services and node ports
+            dstnat   balance    services, node ports, host ports
 output      dstnat   balance    the host's own connections
 forward     filter   forward    established, then egress policy -> arrive: ingress policy
 input       filter   input      pods to this host: DNS, services, nothing else
@@ -16,7 +16,7 @@ from typing import Final
 from nsx_agent.kernel import ownership
 from nsx_agent.model import ChainKey, ChainSpec, Key, Route, RouteKey, RouteKind, SetKey, SetSpec, Value
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Raise when rendering of the same items changes: a restarted agent then replaces the table instead of adopting it."""
 
 COUNTERS: Final = ("spoofed", "foreign_tunnel", "denied_egress", "denied_ingress", "denied_host", "invalid", "refused")
@@ -31,11 +31,16 @@ SETS: Final = {
     "services": SetSpec("map", "ipv4_addr . inet_proto . inet_service : verdict"),
     "slots": SetSpec("map", "ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service"),
     "nodeports": SetSpec("map", "inet_proto . inet_service : verdict"),
+    "nearports": SetSpec("map", "inet_proto . inet_service : verdict"),
     "nodeslots": SetSpec("map", "inet_proto . inet_service . mark : ipv4_addr . inet_service"),
     "sticky": SetSpec("map", "ipv4_addr . inet_proto . inet_service . mark : mark"),
     "stickers": SetSpec("map", "ipv4_addr . inet_proto . inet_service . mark : ipv4_addr . inet_service"),
     "nodesticky": SetSpec("map", "inet_proto . inet_service . mark : mark"),
     "nodestickers": SetSpec("map", "inet_proto . inet_service . mark : ipv4_addr . inet_service"),
+    "closedports": SetSpec("set", "inet_proto . inet_service"),
+    "hostports": SetSpec("map", "ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service"),
+    "ownports": SetSpec("map", "inet_proto . inet_service : ipv4_addr . inet_service"),
+    "openports": SetSpec("set", "ipv4_addr . inet_proto . inet_service"),
     "affinity": SetSpec(
         "map",
         "ipv4_addr . ipv4_addr . inet_proto . inet_service : mark",
@@ -85,8 +90,11 @@ def _hooks(site: Site) -> dict[str, ChainSpec]:
             (f"{pod_side} ct direction reply ct original ip saddr @hosts meta mark set {ownership.HOST_MARK}",),
             "filter hook prerouting priority mangle",
         ),
-        "balance": ChainSpec(("jump balancer",), "nat hook prerouting priority dstnat"),
-        "balance_own": ChainSpec(("jump balancer",), "nat hook output priority -100"),
+        "balance": ChainSpec((f"{pod_side} jump near", "jump balancer"), "nat hook prerouting priority dstnat"),
+        # What a host asks of 127.0.0.1 cannot be answered by a pod.
+        "balance_own": ChainSpec(
+            ("ip saddr 127.0.0.0/8 return", "jump near", "jump balancer"), "nat hook output priority -100"
+        ),
         "forward": ChainSpec(
             (
                 "ct state established,related accept",
@@ -110,9 +118,12 @@ def _hooks(site: Site) -> dict[str, ChainSpec]:
         "unmark": ChainSpec((f"oifname {tunnel} meta mark set 0",), "filter hook postrouting priority mangle"),
         "translate": ChainSpec(
             (
-                f"ip saddr . ip daddr @hairpin snat ip to {own}",
-                f'ip saddr {pods} ip daddr != {pods} oifname != "lo" snat ip to {own}',
-                f"oifname {tunnel} ip saddr != {pods} ip saddr != {own} snat ip to {own}",
+                f"ip saddr . ip daddr @hairpin snat ip to {own} fully-random",
+                f'ip saddr {pods} ip daddr != {pods} oifname != "lo" snat ip to {own} fully-random',
+                f"oifname {tunnel} ip saddr != {pods} ip saddr != {own} snat ip to {own} fully-random",
+                # A node port whose backend is another machine: the answer has to come back here.
+                f'oifname "{site.underlay_device}" ct status & dnat != 0 ip saddr != {own} ip saddr != {pods} '
+                f"snat ip to {own} fully-random",
             ),
             "nat hook postrouting priority srcnat",
         ),
@@ -129,6 +140,8 @@ def _policy_chains(site: Site) -> dict[str, ChainSpec]:
             (
                 "ip daddr vmap @ingress",
                 f"ip daddr {site.service_cidr} goto refuse",
+                f"{pod_side} ip daddr . meta l4proto . th dport @openports accept",
+                f"{pod_side} ip daddr @hosts meta l4proto . th dport @closedports goto refuse",
                 f"{pod_side} ip daddr @hosts ct status & dnat == 0 counter name denied_host drop",
                 f"{pod_side} fib daddr type local ct status & dnat == 0 counter name denied_host drop",
                 "accept",
@@ -140,8 +153,17 @@ def _policy_chains(site: Site) -> dict[str, ChainSpec]:
                 "ct state invalid counter name invalid drop",
                 f"ip daddr {site.dns_address} udp dport 53 accept",
                 f"ip daddr {site.dns_address} tcp dport 53 accept",
+                # Broadcasts: sockets of the host that are bound to no address would hear them.
+                "fib daddr type != local counter name denied_host drop",
                 "ip saddr vmap @egress",
                 "goto arrive",
+            )
+        ),
+        # Node ports whose service answers outsiders from their own host only: the cluster itself is not limited so.
+        "near": ChainSpec(
+            (
+                "ip daddr @hosts meta l4proto . th dport vmap @nearports",
+                "fib daddr type local meta l4proto . th dport vmap @nearports",
             )
         ),
         "balancer": ChainSpec(
@@ -150,6 +172,8 @@ def _policy_chains(site: Site) -> dict[str, ChainSpec]:
                 "ip daddr . meta l4proto . th dport vmap @services",
                 "ip daddr @hosts meta l4proto . th dport vmap @nodeports",
                 "fib daddr type local meta l4proto . th dport vmap @nodeports",
+                "dnat ip to ip daddr . meta l4proto . th dport map @hostports",
+                "fib daddr type local dnat ip to meta l4proto . th dport map @ownports",
             )
         ),
         "deny_egress": ChainSpec(("counter name denied_egress drop",)),

@@ -50,7 +50,21 @@ def test_dead_hosts_and_local_traffic_policy_filter_backends():
 
 def test_without_backends_there_is_no_entry():
     service = a_service(0)
-    assert services.render(service, services.slots_of(service, {}, frozenset(), "host-1")) == {}
+    entries = services.render(service, services.slots_of(service, {}, frozenset(), "host-1"))
+    assert entries == {ElementKey("closedports", "tcp . 30000"): ""}, "but for what refuses pods at once"
+
+
+def test_the_cluster_itself_reaches_all_backends_of_a_local_node_port():
+    service = a_service(6, external_local=True)
+    slots = services.slots_of(service, {}, frozenset(), "host-1")
+    assert slots["node/tcp/30000"] == ("10.64.0.1 . 80", "10.64.0.4 . 80")
+    assert len(slots["near/tcp/30000"]) == 6
+    entries = services.render(service, slots)
+    assert entries[ElementKey("nearports", "tcp . 30000")] == "goto nearlb_6"
+    taken = [key.key for key in entries if isinstance(key, ElementKey) and key.set == "nodeslots"]
+    assert sorted(taken) == sorted(
+        [f"tcp . 30000 . {slot}" for slot in (0, 1)] + [f"tcp . 30000 . {services.NEAR + slot}" for slot in range(6)]
+    )
 
 
 @pytest.mark.parametrize("bad", ["10.96.0.1 }; flush ruleset", "010.0.0.1", "::1", "10.96.0", ""])
