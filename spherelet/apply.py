@@ -145,8 +145,10 @@ async def _prepare_sandbox(record: Record, ports: Ports) -> None:
     try:
         record.save_pod()
         # Written first: whatever a crash leaves half-made below is found and released.
-        created_at = record.sandbox.created_at if record.sandbox is not None else ports.clock.now()
-        record.save_sandbox(Sandbox(False, "", False, created_at))
+        before = record.sandbox or Sandbox(False, created_at=ports.clock.now())
+        ran = {each.epoch for attempts in ports.runtime.attempts(record.uid).values() for each in attempts}
+        fresh = replace(before, ready=False, address="", cleared=False, epoch=before.epoch + (before.epoch in ran))
+        record.save_sandbox(fresh)
         _make_etc(record, ports)
         kinds = assembly.wanted_namespaces(pod)
         context = pod.spec.get("securityContext") or {}
@@ -160,7 +162,7 @@ async def _prepare_sandbox(record: Record, ports: Ports) -> None:
     record.sandbox_failure = None
     # A pod with its own network learns its address from the network agent, while its containers are created.
     address = ports.config.address if pod.host_network else ""
-    record.save_sandbox(Sandbox(True, address, pod.host_network, created_at))
+    record.save_sandbox(replace(fresh, ready=True, address=address, cleared=pod.host_network))
 
 
 async def _add_network(record: Record, ports: Ports) -> None:

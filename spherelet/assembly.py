@@ -79,6 +79,7 @@ class Assembly:
             spec_hash=container.spec_hash,
             cgroup=f"{cgroups.pod_path(self.config.cgroup_parent, qos, record.uid)}/{container.name}",
             netns=None if pod.host_network else record.namespaces_dir / "net",
+            epoch=record.sandbox.epoch,
         )
         user = users.resolve(
             str(image.config.get("User") or ""),

@@ -124,18 +124,23 @@ def restarts(want: PodView, container: ContainerView, last: ContainerState | Non
 
 
 def initialized(want: PodView, seen: Observed) -> bool:
-    """Init containers are through (and stay so, once a main container has run)."""
-    if any(seen.last(each.name) is not None for each in want.main):
+    """Init containers are through, and stay so once a main container has run, as long as the sandbox lasts."""
+    if any((last := seen.last(each.name)) is not None and not outdated(last, seen) for each in want.main):
         return True
-    return all(
-        succeeded(seen.last(each.name)) if each.role is Role.INIT else sidecar_started(each, seen) for each in want.init
-    )
+    return all(prepared(each, seen) for each in want.init)
 
 
-def sidecar_started(container: ContainerView, seen: Observed) -> bool:
-    """A sidecar lets the next container begin once it runs, its hook returned and its startup probe passed."""
+def outdated(state: ContainerState, seen: Observed) -> bool:
+    """Whether the attempt was made in a sandbox that is no more: what it prepared may be lost."""
+    return seen.sandbox is not None and state.epoch != seen.sandbox.epoch
+
+
+def prepared(container: ContainerView, seen: Observed) -> bool:
+    """Whether an init container or sidecar lets the next container begin."""
     last = seen.last(container.name)
-    return last is not None and started(container, last, seen)
+    if container.role is Role.SIDECAR:
+        return last is not None and started(container, last, seen)
+    return last is not None and succeeded(last) and not outdated(last, seen)
 
 
 def started(container: ContainerView, state: ContainerState, seen: Observed) -> bool:

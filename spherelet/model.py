@@ -212,6 +212,8 @@ class ContainerState:
     """Cgroup path below the root of each hierarchy."""
     netns: Path | None = None
     """Pinned network namespace; None with hostNetwork."""
+    epoch: int = 0
+    """The ``Sandbox.epoch`` that it was made in."""
 
     @property
     def running(self) -> bool:
@@ -268,6 +270,8 @@ class Sandbox:
     cleared: bool = False
     """The network agent let the pod talk: containers may start."""
     created_at: float = 0.0
+    epoch: int = 0
+    """Counts how often it had to be made anew below containers that had run (the host was restarted)."""
 
 
 @dataclass(frozen=True, slots=True)

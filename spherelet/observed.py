@@ -79,6 +79,7 @@ class Record:
                 "address": sandbox.address,
                 "cleared": sandbox.cleared,
                 "createdAt": sandbox.created_at,
+                "epoch": sandbox.epoch,
             },
         )
 
@@ -139,4 +140,10 @@ def _sandbox(record: Record, sandboxes: Sandboxes) -> Sandbox | None:
     # The host may have been restarted: pins do not survive that, but the network agent still has to be told.
     pinned = record.view.host_network or sandboxes.has_network(record.directory)
     ready = bool(saved.get("ready")) and pinned
-    return Sandbox(ready, str(saved.get("address") or ""), ready and bool(saved.get("cleared")), saved["createdAt"])
+    return Sandbox(
+        ready=ready,
+        address=str(saved.get("address") or ""),
+        cleared=ready and bool(saved.get("cleared")),
+        created_at=saved["createdAt"],
+        epoch=saved.get("epoch", 0),
+    )

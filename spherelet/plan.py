@@ -96,13 +96,13 @@ def _containers(want: PodView, seen: Observed, now: float) -> Iterator[Action]:
     settled = lifecycle.initialized(want, seen)
     for each in want.init:
         if each.role is Role.INIT:
-            if lifecycle.succeeded(seen.last(each.name)) or settled:
+            if settled or lifecycle.prepared(each, seen):
                 yield from _clean(each, seen, now)
                 continue
             yield from _advance(want, each, seen, now)
             break
         yield from _advance(want, each, seen, now)
-        if not settled and not lifecycle.sidecar_started(each, seen):
+        if not settled and not lifecycle.prepared(each, seen):
             break
     else:
         if settled:
@@ -131,7 +131,14 @@ def _will_start(want: PodView, container: ContainerView, seen: Observed, now: fl
         return False
     if last.started_at == 0:
         return True
-    return lifecycle.restarts(want, container, last) and backing_off(want, container, seen, now) <= 0
+    return _runs_again(want, container, last, seen) and backing_off(want, container, seen, now) <= 0
+
+
+def _runs_again(want: PodView, container: ContainerView, last: ContainerState, seen: Observed) -> bool:
+    """By its restart policy, or because an init container's work is lost with the sandbox that it was done in."""
+    if container.role is Role.INIT and lifecycle.outdated(last, seen) and not lifecycle.initialized(want, seen):
+        return True
+    return lifecycle.restarts(want, container, last)
 
 
 def _advance(want: PodView, container: ContainerView, seen: Observed, now: float) -> Iterator[Action]:
@@ -148,7 +155,7 @@ def _advance(want: PodView, container: ContainerView, seen: Observed, now: float
         return  # _clean reaps it first
     elif last.started_at == 0:
         yield RemoveContainer(container.name, last.attempt)
-    elif lifecycle.restarts(want, container, last):
+    elif _runs_again(want, container, last, seen):
         wait_s = backing_off(want, container, seen, now)
         if wait_s > 0:
             yield Wait(wait_s)

@@ -169,15 +169,7 @@ def _condition(want: PodView, kind: str, true: bool, reason: str, message: str, 
 
 
 def _incomplete(want: PodView, seen: Observed) -> str:
-    names = [
-        each.name
-        for each in want.init
-        if not (
-            lifecycle.succeeded(seen.last(each.name))
-            if each.role is Role.INIT
-            else lifecycle.sidecar_started(each, seen)
-        )
-    ]
+    names = [each.name for each in want.init if not lifecycle.prepared(each, seen)]
     return f"containers with incomplete status: [{' '.join(names)}]"
 
 

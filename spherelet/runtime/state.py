@@ -66,6 +66,7 @@ def save(state: ContainerState) -> None:
             "specHash": state.spec_hash,
             "cgroup": state.cgroup,
             "netns": str(state.netns) if state.netns else None,
+            "epoch": state.epoch,
         },
     )
 
@@ -91,6 +92,7 @@ def load(directory: Path) -> ContainerState | None:
             spec_hash=saved["specHash"],
             cgroup=saved["cgroup"],
             netns=Path(saved["netns"]) if saved["netns"] else None,
+            epoch=saved.get("epoch", 0),
             reaped=(directory / "reaped").exists(),
         )
     except KeyError:

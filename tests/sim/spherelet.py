@@ -73,6 +73,7 @@ class FakeAssembly:
             handler=handler,
             created_at=self._clock.now(),
             backoff_s=backoff_s,
+            epoch=record.sandbox.epoch if record.sandbox else 0,
         )
         return state, IMAGE, {}
 

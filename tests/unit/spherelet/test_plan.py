@@ -137,6 +137,19 @@ def test_init_containers_come_first_and_one_by_one() -> None:
     assert keys(want, having(ended("init", code=0))) == ["CreateContainer:main"]
 
 
+def test_init_containers_run_again_in_a_sandbox_made_anew() -> None:
+    want = a_pod(initContainers=[{"name": "init", "image": "i"}])
+    lost = ended(code=137)
+    again = replace(having(ended("init", code=0), lost), sandbox=Sandbox(True, "10.0.0.1", True, NOW, epoch=1))
+    assert keys(want, again) == ["CreateContainer:init"]
+    done = {**again.containers, "init": (ended("init", 1, code=0, epoch=1),)}
+    assert keys(want, replace(again, containers=done)) == ["CreateContainer:main"]
+    settled = {**done, "main": (lost, replace(running(number=1), epoch=1))}
+    assert keys(want, replace(again, containers=settled)) == []
+    over = a_pod(initContainers=[{"name": "init", "image": "i"}], restartPolicy="Never")
+    assert keys(over, again) == ["ReleaseSandbox:"], "what may not run again needs no preparation"
+
+
 def test_a_sidecar_must_have_started_and_is_restarted_for_ever() -> None:
     want = a_pod(initContainers=[{"name": "side", "image": "i", "restartPolicy": "Always"}], restartPolicy="Never")
     assert keys(want, READY) == ["CreateContainer:side"]
