@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from sphere import underlay
 from sphere.images import archive
 from sphere.kubectl import Kubectl
 from sphere.layout import PROJECT
@@ -146,3 +147,42 @@ def test_a_loaded_image_is_run_by_its_short_name_on_every_host(
     finally:
         for host in cluster.hosts:
             cluster.exec(host, "ctr", "-n", "k8s.io", "images", "rm", whole, short, check=False)
+
+
+def test_a_host_comes_and_goes_without_a_trace(cluster: Any) -> None:
+    kubectl = Kubectl(cluster.layout)
+
+    def nodes() -> list[str]:
+        listed = kubectl.run("get", "nodes", "-o", "name").split()
+        return sorted(name.removeprefix("node/") for name in listed)
+
+    before = {(row["machine"], row["component"]): row["pid"] for row in cluster.components()}
+    more = len(cluster.hosts) + 1
+    try:
+        sphere("up", "--hosts", str(more))
+        assert nodes() == [*cluster.hosts, f"host-{more}"]
+    finally:
+        sphere("up", "--hosts", str(len(cluster.hosts)))
+    assert nodes() == cluster.hosts, "the API knows no host that is not there"
+    assert not (cluster.layout.run / "hosts" / f"host-{more}").exists()
+    assert f"sphere-host-{more}" not in underlay.ours()
+    now = {(row["machine"], row["component"]): row["pid"] for row in cluster.components()}
+    # Prometheus, where it runs, is told of hosts by its settings.
+    changed = {key for key in before if before[key] != now.get(key)} - {("control", "prometheus")}
+    assert (changed, set(now) - set(before)) == (set(), set()), "nothing else was touched"
+
+
+def test_who_uses_a_renewed_certificate_is_started_anew_and_nobody_else(
+    cluster: Any, eventually: Callable[..., Any]
+) -> None:
+    def pids() -> dict[tuple[str, str], int]:
+        return {(row["machine"], row["component"]): row["pid"] for row in cluster.components()}
+
+    before = pids()
+    (cluster.layout.pki / "host-2-agent.crt").unlink()
+    sphere("up", "--hosts", str(len(cluster.hosts)))
+    user = ("host-2", "nsx-agent")
+    eventually(lambda: pids()[user] not in (None, before[user]))
+    now = pids()
+    assert {key for key in before if before[key] != now[key]} == {user}
+    assert cluster.layout.pki.joinpath("host-2-agent.crt").exists()
