@@ -73,11 +73,13 @@ def serves(name: str, path: str) -> bool:
 def search_path(path: str, ours: Path) -> str:
     """``path`` with the folder ``ours`` in it where it helps: at the end, for what ``path`` lacks, and at the front
     only when ``path`` has a kubectl that is too old and ``ours`` has one."""
-    if str(ours) in path.split(os.pathsep) or not any((ours / name).exists() for name in NAMES):
+    offered = [name for name in NAMES if (ours / name).exists()]
+    if str(ours) in path.split(os.pathsep):
         return path
-    if (ours / "kubectl").exists() and shutil.which("kubectl", path=path) and not serves("kubectl", path):
+    lacking = [name for name in offered if shutil.which(name, path=path) is None]
+    if "kubectl" in offered and "kubectl" not in lacking and not serves("kubectl", path):
         return os.pathsep.join((str(ours), path))
-    return os.pathsep.join((path, str(ours)))
+    return os.pathsep.join((path, str(ours))) if lacking else path
 
 
 def ensure(venv: Path, pin: Pin, environ: Mapping[str, str]) -> None:

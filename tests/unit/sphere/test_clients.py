@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from sphere import kubectl
 from sphere.install import clients
-from sphere.layout import PROJECT
+from sphere.layout import PROJECT, Layout
 
 PIN = clients.Pin("thing==1", "00")
 
@@ -62,7 +63,7 @@ def test_a_kubectl_that_cannot_run_has_no_version(tmp_path: Path) -> None:
         (None, None, "theirs"),
         ("v1.20.2", None, "theirs"),
         (None, "v1.32.1", "theirs ours"),
-        ("v1.28.0", "v1.32.1", "theirs ours"),
+        ("v1.28.0", "v1.32.1", "theirs"),
         ("v1.27.9", "v1.32.1", "ours theirs"),
     ],
 )
@@ -76,6 +77,10 @@ def test_path_first_when_its_kubectl_is_new_enough(
     expected = os.pathsep.join(str(folders[name]) for name in order.split())
     assert clients.search_path(str(folders["theirs"]), folders["ours"]) == expected
     assert clients.search_path(expected, folders["ours"]) == expected, "a second time changes nothing"
+    program(folders["ours"], "helm")
+    if theirs == "v1.28.0":
+        both = os.pathsep.join(str(folders[name]) for name in ("theirs", "ours"))
+        assert clients.search_path(str(folders["theirs"]), folders["ours"]) == both, "for helm"
 
 
 def test_programs_are_whole_and_executable(tmp_path: Path) -> None:
@@ -142,6 +147,33 @@ def test_another_architecture_is_told(venv: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(clients.platform, "machine", lambda: "aarch64")
     with pytest.raises(clients.UnavailableError, match="thing==1 is for x86_64, this machine is aarch64"):
         clients.ensure(venv, PIN, {"PATH": ""})
+
+
+@pytest.mark.parametrize(
+    ("theirs", "told"),
+    [
+        ({}, True),
+        ({"kubectl": "v1.32.1"}, True),
+        ({"kubectl": "v1.20.2", "helm": "", "sphere": ""}, True),
+        ({"kubectl": "v1.32.1", "helm": "", "sphere": ""}, False),
+    ],
+)
+def test_the_user_is_told_of_our_programs_only_where_path_lacks_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: dict[str, str], told: bool
+) -> None:
+    ours = tmp_path / "ours"
+    for name in ("kubectl", "helm", "sphere"):
+        program(ours, name)
+    (tmp_path / "theirs").mkdir()
+    for name, version in theirs.items():
+        program(tmp_path / "theirs", name, version)
+    monkeypatch.setattr(kubectl, "PROGRAMS", ours)
+    monkeypatch.setenv("PATH", str(tmp_path / "theirs"))
+    *first, last = kubectl.shell_lines(Layout(tmp_path / "run"))
+    assert last == f"export KUBECONFIG={tmp_path}/run/kubeconfig"
+    assert first == ([f"export PATH={ours}:$PATH"] if told else [])
+    monkeypatch.setenv("PATH", f"{ours}:{tmp_path}/theirs")
+    assert kubectl.shell_lines(Layout(tmp_path / "run")) == [last], "told once"
 
 
 def test_the_project_pins_a_version_and_its_hash() -> None:
