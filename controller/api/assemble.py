@@ -14,6 +14,8 @@ from controller.api.admission import (
     priority,
     service_account,
 )
+from controller.api.admission.limit_ranger import LimitRanger
+from controller.api.admission.resource_quota import QuotaKeeper
 from controller.api.api import Api, Routes
 from controller.api.metrics import ApiMetrics
 from controller.api.ports import Kinds, Ports
@@ -71,4 +73,6 @@ def assemble(
     routes = Routes()
     system.register(routes, advertise)
     metrics.watch_store(lambda key: _is_known(kinds, key), cache.resources, cache.watchers, lambda: cache.revision)
-    return Api(ports, authenticator, authorizer, Admission((*ADMISSION, *admission), cache.get), routes, metrics)
+    ranger = LimitRanger(lambda resource, namespace: (entry.decode() for entry in cache.list(resource, namespace)))
+    chain = Admission((*ADMISSION, *admission, ranger.admit), (QuotaKeeper(cache, clock).admit,), cache.get)
+    return Api(ports, authenticator, authorizer, chain, routes, metrics)

@@ -13,7 +13,7 @@ from common.clock import rfc3339
 from controller.api import body as bodies
 from controller.api import managed, metadata
 from controller.api.access import User
-from controller.api.admission import Admission, AdmissionRequest, NotYet
+from controller.api.admission import Admission, AdmissionRequest, NotYet, undo
 from controller.api.ports import Ports
 from controller.api.status import ApiError, already_exists, bad_request, conflict, invalid, not_found, unavailable
 from controller.kinds.kind import Kind, Object
@@ -111,12 +111,14 @@ class Writer:
             obj["metadata"].pop("managedFields", None)
         await self._ports.fresh()
         kind.default(obj)
+        request = AdmissionRequest("CREATE", kind, obj, None, options.user, "", options.dry_run)
+        self._admission.admit(request)
         kind.prepare_create(obj)
-        self._admission.admit(AdmissionRequest("CREATE", kind, obj, None, options.user, "", options.dry_run))
         errors = metadata.validate(kind, obj) + kind.validate(obj) + kind.validate_create(obj)
         name = obj["metadata"].get("name", "")
         if errors:
             raise invalid(kind.group, kind.kind, name, errors)
+        self._admission.judge(request)
         if not options.apply:
             managed.track(self._ports.structure(kind).shape, None, obj, options.manager, "", now)
         key = key_for(kind.key, obj["metadata"].get("namespace", ""), name)
@@ -128,6 +130,7 @@ class Writer:
         try:
             return with_revision(stored, await self._txn([Compare(key, 0)], [Put(key, stored)]))
         except Conflict:
+            undo(request)
             raise already_exists(kind.key, name) from None
 
     async def update(
@@ -178,7 +181,8 @@ class Writer:
             rule.confine(new, old)
         elif subresource == "":
             kind.prepare_update(new, old)
-        self._admission.admit(AdmissionRequest("UPDATE", kind, new, old, options.user, subresource, options.dry_run))
+        request = AdmissionRequest("UPDATE", kind, new, old, options.user, subresource, options.dry_run)
+        self._admission.admit(request)
         errors = metadata.validate(kind, new)
         if rule is not None:
             errors += kind.validate(new) + rule.validate(new, old)
@@ -186,6 +190,7 @@ class Writer:
             errors += kind.validate(new) + kind.validate_update(new, old)
         if errors:
             raise invalid(kind.group, kind.kind, name, errors)
+        self._admission.judge(request)
         metadata.bump_generation(kind, new, old)
         if not options.apply:
             now = rfc3339(self._ports.clock.now())

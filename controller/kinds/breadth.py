@@ -25,7 +25,6 @@ class Row(NamedTuple):
 _TABLE: Final[dict[tuple[str, str, str], tuple[Row, ...]]] = {
     ("", "v1", "io.k8s.api.core.v1"): (
         Row("ComponentStatus", "componentstatuses", "cs", False),
-        Row("LimitRange", "limitranges", "limits", columns=(at("Created At", "metadata.creationTimestamp"),)),
         Row(
             "PersistentVolume",
             "persistentvolumes",
@@ -69,7 +68,6 @@ _TABLE: Final[dict[tuple[str, str, str], tuple[Row, ...]]] = {
                 AGE,
             ),
         ),
-        Row("ResourceQuota", "resourcequotas", "quota", True, "status"),
     ),
     ("autoscaling", "v2", "io.k8s.api.autoscaling.v2"): (
         Row(

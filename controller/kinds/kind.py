@@ -89,9 +89,10 @@ class ScalePaths(NamedTuple):
 class Kind:
     """A served kind. Hooks mutate or judge the new object in place; ``old`` is never mutated.
 
-    Order of a write: schema check -> ``default`` -> ``prepare_create``/``prepare_update`` -> admission ->
-    ``validate`` (and ``validate_update``) -> store. A status write keeps everything but ``status`` from the stored
-    object, a main write keeps ``status`` from it when the kind has a status subresource (the generic layer does both).
+    Order of a write: schema check -> ``default`` -> admission -> ``prepare_create`` (an update: ``prepare_update`` ->
+    admission) -> ``validate`` (and ``validate_update``) -> admission's judges -> store. A status write keeps everything
+    but ``status`` from the stored object, a main write keeps ``status`` from it when the kind has a status subresource
+    (the generic layer does both).
     ``metadata.generation`` is bumped by the generic layer when ``generation_fields`` change.
     """
 

@@ -12,6 +12,7 @@ from controller.kinds import (
     custom_definition,
     discovery,
     events,
+    limits,
     network,
     network_policy,
     node,
@@ -76,6 +77,7 @@ REGISTRY: Final = Registry(
     [
         *core.KINDS,
         *config.KINDS,
+        *limits.KINDS,
         *events.CORE_KINDS,
         *node.KINDS,
         *pod.KINDS,

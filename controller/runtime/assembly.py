@@ -24,6 +24,7 @@ from controller.reconcilers.node_lifecycle import NodeLifecycleReconciler
 from controller.reconcilers.pod_garbage import PodGarbageReconciler
 from controller.reconcilers.port_release import PortReleaseReconciler
 from controller.reconcilers.replicaset import ReplicaSetReconciler
+from controller.reconcilers.resource_quota import ResourceQuotaReconciler
 from controller.reconcilers.root_ca import RootCaReconciler
 from controller.reconcilers.segment import SegmentReconciler
 from controller.reconcilers.service_account import ServiceAccountReconciler
@@ -86,6 +87,7 @@ def reconcilers(ports: ControllerPorts) -> list[Reconciler]:
         EndpointSliceReconciler(),
         EndpointsReconciler(),
         CustomDefinitionReconciler(),
+        ResourceQuotaReconciler(ports.cache.resources),
         NamespaceReconciler(ports.cache.resources),
         GarbageReconciler(),
         ServiceAccountReconciler(),

@@ -1,7 +1,7 @@
 """Admission: an ordered list of small functions that complete or refuse a write before it is validated."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from controller.api.access import User
@@ -12,7 +12,10 @@ from controller.store.entry import Entry
 
 @dataclass(frozen=True, slots=True)
 class AdmissionRequest:
-    """One write. ``obj`` may be changed in place (``old`` not); on DELETE it is the object to be deleted."""
+    """One write. ``obj`` may be changed in place (``old`` not); on DELETE it is the object to be deleted.
+
+    ``undo`` is called, last first, when the write does not happen after all.
+    """
 
     operation: Literal["CREATE", "UPDATE", "DELETE"]
     kind: Kind
@@ -21,6 +24,7 @@ class AdmissionRequest:
     user: User
     subresource: str
     dry_run: bool
+    undo: list[Callable[[], object]] = field(default_factory=list)
 
 
 class NotYet(ApiError):
@@ -41,13 +45,25 @@ Step = Callable[[AdmissionRequest, Lookup], None]
 
 
 class Admission:
-    """The chain, in order."""
+    """Two chains, each in order: ``steps`` complete and refuse, ``judges`` see what will be stored, and refuse."""
 
-    def __init__(self, steps: Sequence[Step], lookup: Lookup) -> None:
+    def __init__(self, steps: Sequence[Step], judges: Sequence[Step], lookup: Lookup) -> None:
         self._steps = tuple(steps)
+        self._judges = tuple(judges)
         self._lookup = lookup
 
     def admit(self, request: AdmissionRequest) -> None:
         """Run every step. Raises ``ApiError`` of the first that refuses."""
         for step in self._steps:
             step(request, self._lookup)
+
+    def judge(self, request: AdmissionRequest) -> None:
+        """Ask every judge, once the object is complete and valid. Raises ``ApiError`` of the first that refuses."""
+        for judge in self._judges:
+            judge(request, self._lookup)
+
+
+def undo(request: AdmissionRequest) -> None:
+    """The write did not happen."""
+    while request.undo:
+        request.undo.pop()()
