@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import get_completion_class
 from click.testing import CliRunner
 
 from common.errors import Terminal
@@ -88,20 +89,14 @@ COMPLETIONS = [
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 @pytest.mark.parametrize(("words", "expected"), COMPLETIONS, ids=lambda value: value[-1])
 def test_completion_knows_commands_hosts_and_components(
-    noted: Path, shell: str, words: list[str], expected: list[str]
+    noted: Path, monkeypatch: pytest.MonkeyPatch, shell: str, words: list[str], expected: list[str]
 ) -> None:
-    position = words[-1] if shell == "fish" else str(len(words) - 1)
-    asked = {"_SPHERE_COMPLETE": f"{shell}_complete", "COMP_WORDS": " ".join(words), "COMP_CWORD": position}
-    done = subprocess.run(
-        [sys.executable, "-m", "sphere"],
-        cwd=PROJECT,
-        env=_environ(noted, **asked),
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=True,
-    )
-    lines = done.stdout.splitlines()
+    monkeypatch.setenv("SPHERE_RUN", str(noted))
+    monkeypatch.setenv("COMP_WORDS", " ".join(words))
+    monkeypatch.setenv("COMP_CWORD", words[-1] if shell == "fish" else str(len(words) - 1))
+    completer = get_completion_class(shell)
+    assert completer is not None
+    lines = completer(cli, {}, "sphere", "_SPHERE_COMPLETE").complete().splitlines()
     # zsh: kind, word and help on a line each; the others: "kind,word", in fish with the help behind a tab.
     said = lines[1::3] if shell == "zsh" else [line.split(",", 1)[1].split("\t")[0] for line in lines if line]
     assert said == expected
