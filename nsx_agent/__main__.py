@@ -1,6 +1,7 @@
 """nsx-agent: builds the parts and runs them in one task group."""
 
 import asyncio
+from functools import partial
 
 from common.clock import SystemClock
 from common.entry import daemon
@@ -8,10 +9,9 @@ from common.http import Answer, Page, PageServer
 from common.logs import logger
 from common.metrics import CONTENT_TYPE
 from common.mqtt import Session
-from common.tasks import Wake
 from nsx_agent.cni.ports import LoopPorts
 from nsx_agent.cni.server import CniServer
-from nsx_agent.config import DNS_LOOK_S, SUSPECT_S, Config, site
+from nsx_agent.config import Config, site
 from nsx_agent.desired import Desired
 from nsx_agent.dns.unbound import Unbound
 from nsx_agent.intent import Intent
@@ -23,6 +23,7 @@ from nsx_agent.loop import Loop
 from nsx_agent.metrics import AgentMeter
 from nsx_agent.state import StateDir
 from nsx_agent.uplink import Uplink, will
+from nsx_agent.watchers import watch_resolver, watch_routes, watch_table
 
 log = logger("nsx-agent")
 
@@ -44,9 +45,10 @@ async def run(config: Config) -> None:
         await loop.start()
         async with asyncio.TaskGroup() as group:
             group.create_task(loop.run())
-            group.create_task(_watch_table(monitor, kernel, loop))
-            group.create_task(_watch_routes(route_monitor, kernel, loop, clock))
-            group.create_task(_watch_resolver(resolver, loop, clock))
+            group.create_task(watch_table(monitor, monitor.read, kernel.nft.is_own, loop.drift))
+            changes = partial(route_monitor.read, kernel.port)
+            group.create_task(watch_routes(route_monitor, changes, _matters, loop.suspect, clock))
+            group.create_task(watch_resolver(lambda: resolver.behind, loop.wake.set, clock))
             group.create_task(CniServer(config.socket, ports, meter, clock).run())
             group.create_task(server.run())
             group.create_task(session.run(uplink.connected, uplink.receive))
@@ -56,45 +58,9 @@ async def run(config: Config) -> None:
         kernel.close()
 
 
-async def _watch_table(monitor: NftMonitor, kernel: HostKernel, loop: Loop) -> None:
-    """Foreign changes of our table are undone at once."""
-    heard = Wake()
-    asyncio.get_running_loop().add_reader(monitor.fileno(), heard.set)
-    try:
-        while True:
-            await heard.wait()
-            for process in sorted(monitor.read()):
-                if not await kernel.nft.is_own(process):
-                    loop.drift()
-    finally:
-        asyncio.get_running_loop().remove_reader(monitor.fileno())
-
-
-async def _watch_routes(monitor: RouteMonitor, kernel: HostKernel, loop: Loop, clock: SystemClock) -> None:
-    """Foreign changes of links, routes and neighbours make the loop look after its own, soon."""
-    heard = Wake()
-    asyncio.get_running_loop().add_reader(monitor.fileno(), heard.set)
-    try:
-        while True:
-            await heard.wait()
-            reasons = monitor.read(kernel.port)
-            if not reasons:
-                continue
-            await clock.sleep(SUSPECT_S)
-            # A pod's link that went down is mostly one that was being removed.
-            if any(not reason.startswith(LINK_PREFIX) or links.exists(reason.split()[0]) for reason in reasons):
-                log.info("looking after routes and links", reason="; ".join(sorted(reasons)))
-                loop.suspect()
-    finally:
-        asyncio.get_running_loop().remove_reader(monitor.fileno())
-
-
-async def _watch_resolver(resolver: Unbound, loop: Loop, clock: SystemClock) -> None:
-    """A resolver that was restarted needs its records again."""
-    while True:
-        await clock.sleep(DNS_LOOK_S)
-        if resolver.behind:
-            loop.wake.set()
+def _matters(reason: str) -> bool:
+    """A pod's link that was down is mostly one that was being made, or removed."""
+    return not reason.startswith(LINK_PREFIX) or links.is_down(reason.split()[0])
 
 
 def _pages(loop: Loop, kernel: HostKernel, session: Session, meter: AgentMeter) -> dict[str, Page]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import socket
 import struct
@@ -38,6 +39,7 @@ IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_COLLECT_METADATA = 7, 15, 25
 IFF_UP: Final = 1
 CLONE_NEWNET: Final = 0x40000000
 VXLAN_PORT: Final = 4789
+SIOCGIFFLAGS: Final = 0x8913
 _IFINFO = struct.Struct("=BBHiII")
 
 SYSCTLS: Final = {
@@ -160,6 +162,16 @@ def exists(name: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def is_down(name: str) -> bool:
+    """Whether a link of that name is there, and is not up."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
+        try:
+            answer = fcntl.ioctl(any_socket, SIOCGIFFLAGS, struct.pack("16sH14x", name.encode(), 0))
+        except OSError:
+            return False
+    return not struct.unpack_from("H", answer, 16)[0] & IFF_UP
 
 
 def remove(netlink: Netlink, name: str) -> None:
