@@ -105,11 +105,16 @@ class DaemonSetReconciler:
         live = {found.current["metadata"]["name"], *_revisions_in_use(found.revisions, members.everyone)}
         writes += history.surplus(daemon_set, found.revisions, live)
         status, again = _status(this)
-        failure = view.failure(self.name, key)
-        if failure is not None and any(isinstance(write, Create) for write in writes):
-            writes.insert(0, EmitEvent(daemon_set, "Warning", "FailedCreate", f"Error creating: {failure.message}"))
+        reports: list[Write] = []
         if status != (daemon_set.get("status") or {}):
-            writes.append(UpdateStatus(DAEMON_SETS, {**daemon_set, "status": status}))
+            reports.append(UpdateStatus(DAEMON_SETS, {**daemon_set, "status": status}))
+        failure = view.failure(self.name, key)
+        if failure is None:
+            writes += reports
+        else:
+            # What is refused must not keep users from seeing the rest.
+            text = f"Error creating: {failure.message}"
+            writes = [EmitEvent(daemon_set, "Warning", "FailedCreate", text), *reports, *writes]
         waits += again
         return Plan(tuple(writes), min(waits, default=None), f"{status['currentNumberScheduled']} nodes")
 
@@ -233,7 +238,7 @@ def _creations(view: View, this: _Round) -> list[Write]:
 def _create(view: View, this: _Round, nodes: Sequence[str]) -> list[Write]:
     meta = this.daemon_set["metadata"]
     namespace = meta["namespace"]
-    salt = f"{meta['uid']}/{view.revision}"
+    salt = owners.salt_of(this.daemon_set)
     names = owners.fresh_names(meta["name"], salt, len(nodes), lambda n: view.entry(PODS, namespace, n) is not None)
     found: list[Write] = []
     for name, node in zip(names, nodes, strict=True):

@@ -69,14 +69,17 @@ class JobReconciler:
             steps, waits = _manage(view, job, tally, members.owned, now)
             left_s = job_outcome.deadline_in_s(job, now)
             waits += [left_s] if left_s is not None else []
-        failure = view.failure(self.name, key)
-        if failure is not None and any(isinstance(step, Create) for step in steps):
-            steps.insert(0, EmitEvent(job, "Warning", "FailedCreate", f"Error creating: {failure.message}"))
-        writes: list[Write] = [*(_without_finalizer(pod) for pod in tally.release), *steps]
         status = job_outcome.status_of(job, tally, found, now)
+        reports: list[Write] = []
         if status != (job.get("status") or {}):
-            writes.append(UpdateStatus(JOBS, {**job, "status": status}))
-            writes += _news(job, status)
+            reports = [UpdateStatus(JOBS, {**job, "status": status}), *_news(job, status)]
+        failure = view.failure(self.name, key)
+        if failure is None:
+            steps += reports
+        else:
+            # What is refused must not keep the rest from being counted.
+            steps = [EmitEvent(job, "Warning", "FailedCreate", f"Error creating: {failure.message}"), *reports, *steps]
+        writes = [*(_without_finalizer(pod) for pod in tally.release), *steps]
         return Plan(tuple(writes), min(waits, default=None), f"{tally.succeeded} succeeded, {tally.failed} failed")
 
 
@@ -206,10 +209,14 @@ def _ended_at(pod: Object) -> float:
 def _create(view: View, job: Object, indexes: Sequence[int | None], failures: Mapping[int, int]) -> list[Write]:
     meta = job["metadata"]
     found: list[Write] = []
-    for position, index in enumerate(indexes):
-        prefix = meta["name"] if index is None else f"{meta['name']}-{index}"
-        salt = f"{meta['uid']}/{view.revision}/{position}"
-        name = owners.fresh_names(prefix, salt, 1, lambda n: view.entry(PODS, meta["namespace"], n) is not None)[0]
+    salt = owners.salt_of(job)
+
+    def names(prefix: str, count: int) -> list[str]:
+        return owners.fresh_names(prefix, salt, count, lambda n: view.entry(PODS, meta["namespace"], n) is not None)
+
+    unnumbered = names(meta["name"], sum(index is None for index in indexes))
+    for index in indexes:
+        name = unnumbered.pop(0) if index is None else names(f"{meta['name']}-{index}", 1)[0]
         pod = pod_from(job, name)
         pod["metadata"]["finalizers"] = [*(pod["metadata"].get("finalizers") or ()), FINALIZER]
         if index is not None:

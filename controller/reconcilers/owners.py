@@ -43,6 +43,15 @@ def safe_hash(text: str, length: int) -> str:
     return "".join(found)
 
 
+def salt_of(owner: Object) -> str:
+    """For names of children: another one for every version of ``owner``.
+
+    A controller that dies while it makes children leaves ``owner`` as it was. The next one, even if it does not see all
+    of them yet, arrives at the same names and so makes none twice.
+    """
+    return f"{owner['metadata']['uid']}/{owner['metadata'].get('resourceVersion', '')}"
+
+
 def fresh_names(prefix: str, salt: str, count: int, taken: Callable[[str], bool]) -> list[str]:
     """``count`` different names ``<prefix>-xxxxx`` that are not taken. Deterministic in ``salt``.
 

@@ -42,9 +42,12 @@ class ReplicaSetReconciler:
         if failure is not None and any(isinstance(write, Create) for write in scaling):
             writes.append(EmitEvent(rs, "Warning", "FailedCreate", f"Error creating: {failure.message}"))
         status, again_s = _status(rs, owned, active, failure if scaling else None, now)
-        if status != (rs.get("status") or {}):
-            writes.append(UpdateStatus(REPLICA_SETS, {**rs, "status": status}))
-        return Plan((*writes, *scaling), again_s, f"{len(active)} of {rs['spec'].get('replicas', 1)} pods")
+        changed = status != (rs.get("status") or {})
+        reports = [UpdateStatus(REPLICA_SETS, {**rs, "status": status})] if changed else []
+        sentence = f"{len(active)} of {rs['spec'].get('replicas', 1)} pods"
+        # Names of pods follow from the version of ``rs``: as long as pods are being made, it stays as it is.
+        steps = [*reports, *scaling] if failure is not None else [*scaling, *reports]
+        return Plan((*writes, *steps), again_s, sentence)
 
 
 def _scale(view: View, rs: Object, active: list[Object]) -> list[Write]:
@@ -66,7 +69,7 @@ def _scale(view: View, rs: Object, active: list[Object]) -> list[Write]:
 def _create(view: View, rs: Object, count: int) -> list[Write]:
     meta = rs["metadata"]
     namespace = meta["namespace"]
-    salt = f"{meta['uid']}/{view.revision}"
+    salt = owners.salt_of(rs)
     names = owners.fresh_names(meta["name"], salt, count, lambda n: view.entry(PODS, namespace, n) is not None)
     return [
         Create(PODS, pod_from(rs, name), EmitEvent(rs, "Normal", "SuccessfulCreate", f"Created pod: {name}"))

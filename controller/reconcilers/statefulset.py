@@ -135,10 +135,13 @@ class StatefulSetReconciler:
             text = f"create Pod in StatefulSet {name} failed error: {failure.message}"
             steps.insert(0, EmitEvent(stateful_set, "Warning", "FailedCreate", text))
         live = {this.current, this.update, *(this.revision_of(pod) for pod in members.owned)}
-        writes = [*members.writes, *found.writes, *steps, *history.surplus(stateful_set, found.revisions, live)]
         status = _status(this)
+        reports: list[Write] = []
         if status != (stateful_set.get("status") or {}):
-            writes.append(UpdateStatus(STATEFUL_SETS, {**stateful_set, "status": status}))
+            reports.append(UpdateStatus(STATEFUL_SETS, {**stateful_set, "status": status}))
+        # What is refused must not keep users from seeing the rest.
+        steps = [*steps, *reports] if failure is None else [*reports, *steps]
+        writes = [*members.writes, *found.writes, *steps, *history.surplus(stateful_set, found.revisions, live)]
         return Plan(tuple(writes), min(this.waits, default=None), f"{len(this.members)} pods")
 
 

@@ -203,3 +203,18 @@ def test_updates_keep_their_bounds_at_every_step(surging: bool, amount: int, dat
     arrive(model)
     assert model.images(model.active()) == ["v2"] * 4
     assert where(model) == list(NODES_ALL)
+
+
+def test_who_does_not_see_all_pods_yet_makes_none_twice() -> None:
+    model = daemon_set()
+    model.step(1)
+
+    def planned() -> set[str]:
+        plan = model.registry.plan(model.reconciler, KEY)
+        return {write.object["metadata"]["name"] for write in plan.writes if isinstance(write, Create)}
+
+    before = planned()
+    model.step(2)
+    made = {pod["metadata"]["name"] for pod in model.pods()}
+    assert len(made) == 2
+    assert planned() < before

@@ -323,3 +323,18 @@ def test_creation_is_asked_for_once() -> None:
     plan = model.registry.plan(model.reconciler, KEY)
     made = [write.object for write in plan.writes if isinstance(write, Create)]
     assert [owners.controller_of(pod)["kind"] for pod in made] == ["Job"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("extra", [{}, {"completionMode": "Indexed"}])
+def test_who_does_not_see_all_pods_yet_makes_none_twice(extra: Object) -> None:
+    model = job(4, 4, **extra)
+
+    def planned() -> set[str]:
+        plan = model.registry.plan(model.reconciler, KEY)
+        return {write.object["metadata"]["name"] for write in plan.writes if isinstance(write, Create)}
+
+    before = planned()
+    model.step(2)
+    made = {pod["metadata"]["name"] for pod in model.pods()}
+    assert len(made) == 2
+    assert planned() | made == before

@@ -183,3 +183,16 @@ def test_a_change_of_an_orphan_wakes_those_that_select_it_and_no_other() -> None
         entries[name] = found.get(PODS, "d", name)
     woken = {name: set(keys(found.view, Change("ADDED", e, None, 1))) for name, e in entries.items() if e}
     assert woken == {"mine": {"d/rs", "d/other"}, "theirs": {"d/other"}, "nobodys": set()}
+
+
+def test_who_does_not_see_all_pods_yet_makes_none_twice() -> None:
+    found = registry(4)
+
+    def planned() -> set[str]:
+        plan = found.plan(ReplicaSetReconciler(), KEY)
+        return {write.object["metadata"]["name"] for write in plan.writes if isinstance(write, Create)}
+
+    before = planned()
+    found.run(ReplicaSetReconciler(), KEY, 2)
+    assert len(names(found)) == 2
+    assert planned() | set(names(found)) == before
