@@ -14,6 +14,7 @@ from common.logs import logger
 from common.tls import client_context
 from spherelet import compose
 from spherelet.config import Config
+from spherelet.images.collector import Collector
 from spherelet.loop import Loop
 from spherelet.model import PAUSE, ContainerState, PodView
 from spherelet.node import Node
@@ -95,6 +96,9 @@ async def run(config: Config) -> None:
             parts = (sources, volumes, workers[0], node, server, rotation, loop)
             for part in parts:
                 group.create_task(part.run(), name=type(part).__name__)
+            if not config.containerd.offline:
+                collector = Collector(loop.ports.images, clock, loop.needed_images)
+                group.create_task(collector.run(), name="Collector")
 
 
 main = daemon("spherelet", Config, run)

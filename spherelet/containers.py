@@ -53,6 +53,8 @@ async def create(action: CreateContainer, record: Record, ports: Ports) -> None:
             record.container_failures.get(name), reason, err, ports, "CreateContainer"
         )
         _tell_of(container, record, ports, "Failed", f"Error: {err}", warning=True)
+        if reason == "CreateContainerError":
+            record.images.pop(name, None)  # its layers may have been removed behind our back: looked up again
         made = ports.runtime.container(record.uid, name)
         if made is not None and made.attempt == action.attempt and made.exit is None:
             # It never ran: marked so, it is reaped and removed, and the same attempt is made again later.

@@ -11,7 +11,7 @@ Planning never waits for the API, so that pods are kept running while it is away
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, replace
 
 from common.clock import Clock
@@ -24,8 +24,9 @@ from spherelet.apply import apply
 from spherelet.config import audit_period_s, workers_max
 from spherelet.containers import begin
 from spherelet.desired import Desired
+from spherelet.images.collector import Needed
 from spherelet.lifecycle import Stage
-from spherelet.model import Action, Failure, Object, PodView, Wait
+from spherelet.model import Action, ContainerState, Failure, Object, PodView, Wait
 from spherelet.observed import Record, snapshot
 from spherelet.plan import plan
 from spherelet.ports import Ports
@@ -218,6 +219,18 @@ class Loop:
             self.ports.runtime.audit()
             for uid in self.records:
                 self.plans.add(uid)
+
+    def needed_images(self) -> Needed:
+        """Images that a pod of this host uses, or will once it starts a container."""
+        names: set[str] = set()
+        for record in self.records.values():
+            names.update(each.image for each in record.view.containers)
+            names.update(each.id for each in record.images.values())
+            names.update(each.image_id for each in self._all_attempts(record))
+        return Needed(frozenset(names))
+
+    def _all_attempts(self, record: Record) -> Iterable[ContainerState]:
+        return (each for attempts in self.ports.runtime.attempts(record.uid).values() for each in attempts)
 
     def count(self) -> None:
         """Set the gauges of running pods and containers."""

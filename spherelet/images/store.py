@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from cri_api.v1 import api_pb2, api_pb2_grpc
 
 from common.errors import Retryable
 from common.logs import logger
+from common.tasks import Wake
 from spherelet.config import Containerd, pulls_max
 from spherelet.images.explanation import is_disk_full, pull_message
 from spherelet.images.snapshots import Snapshots
@@ -37,6 +39,22 @@ class ImageError(Retryable):
         self.reason = reason
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An image that is on this host."""
+
+    id: str
+    names: frozenset[str]
+    """Everything it can be called by: id, tags, digests."""
+    size_bytes: int
+    pinned: bool = False
+
+    @property
+    def title(self) -> str:
+        """For logs."""
+        return min(self.names - {self.id}, default=self.id)
+
+
 class Images:
     """Client of containerd's CRI image service and snapshots, with a memory of images that are here."""
 
@@ -51,6 +69,10 @@ class Images:
         self._known: dict[str, Image] = {}
         self._pulls = asyncio.Semaphore(pulls_max)
         self._unswept = False
+        self.in_want = Wake()
+        """Set when a pull found no room on the disk."""
+        self._chains: dict[str, str] = {}
+        """Chain id of the layers, by image id: what is kept from collection by a view."""
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def close(self) -> None:
@@ -79,6 +101,8 @@ class Images:
             if err.code() == grpc.StatusCode.NOT_FOUND:
                 return None  # known, but not unpacked: pulling it again unpacks it
             raise ImageError("ImageInspectError", f'Failed to inspect image "{reference}": {_text(err)}') from err
+        if info.get("chainID"):
+            self._chains[answer.image.id] = info["chainID"]
         image = Image(
             id=answer.image.id,
             reference=next(iter(answer.image.repo_digests), answer.image.id),
@@ -102,6 +126,7 @@ class Images:
             except grpc.aio.AioRpcError as err:
                 if is_disk_full(err.details() or ""):
                     self._unswept = True
+                    self.in_want.set()
                     await self._sweep(SWEEP_TRIES)
                 text = pull_message(_text(err), err.code().name, with_credentials=bool(auth))
                 raise ImageError("ErrImagePull", text) from err
@@ -124,6 +149,25 @@ class Images:
             else:
                 self._unswept = False
                 return
+
+    async def held(self) -> "list[Held]":
+        """All images that are here. Raises ``grpc.aio.AioRpcError``."""
+        answer = await self._service.ListImages(api_pb2.ListImagesRequest(), timeout=STATUS_TIMEOUT_S)
+        return [
+            Held(each.id, frozenset((each.id, *each.repo_tags, *each.repo_digests)), int(each.size), bool(each.pinned))
+            for each in answer.images
+        ]
+
+    async def remove(self, image: Held) -> None:
+        """Remove an image that no container uses, and let its layers be collected. Raises ``SphereError``, as gRPC."""
+        await self.status(image.id)  # to learn which layers it has
+        for reference in [name for name, known in self._known.items() if known.id == image.id]:
+            del self._known[reference]
+        request = api_pb2.RemoveImageRequest(image=api_pb2.ImageSpec(image=image.id))
+        await self._service.RemoveImage(request, timeout=STATUS_TIMEOUT_S)
+        chain = self._chains.pop(image.id, "")
+        if chain and chain not in self._chains.values():
+            await self._snapshots.release(chain)
 
     async def list(self) -> list[dict[str, Any]]:
         """``names`` and ``sizeBytes`` of each image, as a Node reports them."""

@@ -1,5 +1,6 @@
 """A host whose disk for images is full: what a user reads, what is left of the attempt, and that it heals."""
 
+import asyncio
 import contextlib
 import os
 import subprocess
@@ -11,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from common.errors import Terminal
+from common.errors import Retryable, Terminal
 from sphere import machines, topology
 from sphere.images import load
 from sphere.layout import Layout
 from spherelet import node_status
+from spherelet.images.collector import Collector
 from spherelet.node import read_health
 from tests.support.image_registry import Registry, is_installed, running_registry
 
@@ -37,11 +39,12 @@ def part(name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """Has ``big:1``, larger than the disk, ``small:1``, and ``swells:1``, which is larger only when unpacked."""
+    """Has ``big:1``, larger than the disk, ``small:1``, ``other:1``, and ``swells:1``, larger only when unpacked."""
     with running_registry(tmp_path_factory.mktemp("registry")) as made:
         ballast = {
             "big": os.urandom(BIG_MIB << 20),
             "small": os.urandom(SMALL_MIB << 20),
+            "other": os.urandom(SMALL_MIB << 20),
             "swells": bytes(BIG_MIB << 20),
         }
         for name, content in ballast.items():
@@ -142,6 +145,51 @@ async def test_a_pod_starts_by_itself_when_there_is_space_again(host: Any, tiny:
     assert f"{REGISTRY}/small:1" in images(tiny)
     host.api.delete("small", grace_s=0)
     await w.eventually(lambda: not host.loop.records)
+
+
+async def test_unused_images_make_room_and_used_ones_stay(host: Any, tiny: Path) -> None:
+    w = part("world")
+
+    async def started(name: str, image: str) -> None:
+        host.api.create(w.pod(name, "sleep", "3600", container={"image": f"{REGISTRY}/{image}:1"}))
+        await w.eventually(
+            lambda: (host.api.status(name).get("containerStatuses") or [{"ready": False}])[0]["ready"], timeout_s=30
+        )
+
+    await started("past", "small")
+    host.api.delete("past", grace_s=0)
+    await w.eventually(lambda: not host.loop.records)
+    await started("present", "other")
+    collector = Collector(host.loop.ports.images, host.loop.clock, host.loop.needed_images)
+    assert await collector.collect() == [], "there is room"
+    assert await collector.collect(pressed=True) == [], "little of the disk is used"
+    fill(tiny / "root/filler")
+    before = used(tiny)
+    assert len(await collector.collect(pressed=True)) == 1
+    assert f"{REGISTRY}/small:1" not in images(tiny)
+    assert f"{REGISTRY}/other:1" in images(tiny)
+    await w.eventually(lambda: used(tiny) < before - (SMALL_MIB << 20), what="its layers are gone from the disk")
+    (tiny / "root/filler").unlink()
+    pid = next(iter(host.loop.ports.runtime.running())).pid
+    assert len(Path(f"/proc/{pid}/root/ballast").read_bytes()) == SMALL_MIB << 20  # noqa: ASYNC240
+    await started("again", "small")
+    for name in ("present", "again"):
+        host.api.delete(name, grace_s=0)
+    await w.eventually(lambda: not host.loop.records)
+
+
+async def test_a_pull_without_room_asks_for_it(host: Any, tiny: Path) -> None:
+    w = part("world")
+    collector = Collector(host.loop.ports.images, host.loop.clock, host.loop.needed_images)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(collector.run())
+        for name in ("small", "other"):
+            await host.loop.ports.images.pull(f"{REGISTRY}/{name}:1")
+        fill(tiny / "root/filler")
+        with contextlib.suppress(Retryable):
+            await host.loop.ports.images.pull(f"{REGISTRY}/big:1")
+        await w.eventually(lambda: images(tiny) == [], what="unused images are gone")
+        task.cancel()
 
 
 async def test_what_a_layer_left_that_did_not_fit_is_removed(host: Any, tiny: Path) -> None:
