@@ -38,7 +38,7 @@ def machine(tmp_path: Path) -> Iterator[tuple[Layout, Machine]]:
         cgroups.remove_all()
 
 
-SLEEP = Component("sleeper", ("sh", "-c", "mount -t tmpfs none /mnt; sleep 1000 & exec sleep 2000"))
+SLEEP = Component("sleeper", ("sh", "-c", "mount -t tmpfs tsphere-mark /mnt; sleep 1000 & exec sleep 2000"))
 
 
 def _inside(layout: Layout, machine: Machine, *command: str) -> str:
@@ -77,7 +77,7 @@ def test_cgroups_are_visible_and_those_of_the_machine_are_below_its_parent(machi
 def test_a_power_cut_takes_everything(machine: tuple[Layout, Machine]) -> None:
     layout, one = machine
     machines.start(layout, one, [SLEEP])
-    _until(lambda: "/mnt tmpfs" in _inside(layout, one, "cat", "/proc/mounts"))
+    _until(lambda: "tsphere-mark /mnt" in _inside(layout, one, "cat", "/proc/mounts"))
     pid = machines.pid_of(layout, one.name)
     assert pid is not None
     procs = next(iter(cgroups.remaining())) / one.name / "system" / "cgroup.procs"
@@ -86,7 +86,7 @@ def test_a_power_cut_takes_everything(machine: tuple[Layout, Machine]) -> None:
     assert machines.pid_of(layout, one.name) is None
     assert procs.read_text() == ""
     assert one.netns not in underlay.ours()
-    assert "/mnt tmpfs" not in Path("/proc/self/mounts").read_text()
+    assert "tsphere-mark" not in Path("/proc/self/mounts").read_text()
     assert not underlay.is_connected(one)
 
 
