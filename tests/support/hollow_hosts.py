@@ -32,7 +32,10 @@ def node_object(name: str, now: float, cpu: str = "4") -> Object:
 
 
 class HollowHosts:
-    """Plays every spherelet at once. ``hold`` keeps pods of an image from becoming ready."""
+    """Plays every spherelet at once. ``hold`` keeps pods of an image from becoming ready.
+
+    Pods of an image in ``ends`` end at once, in the phase given there.
+    """
 
     def __init__(self, server: ApiServer) -> None:
         self._client = server.local
@@ -40,6 +43,7 @@ class HollowHosts:
         self._clock = server.api.ports.clock
         self._queue: KeyQueue[tuple[str, str]] = KeyQueue(self._clock)
         self.hold: set[str] = set()
+        self.ends: dict[str, str] = {}
 
     async def register(self, *names: str, cpu: str = "4") -> None:
         for name in names:
@@ -74,7 +78,8 @@ class HollowHosts:
 
     async def _report(self, pod: Object) -> None:
         status = pod.get("status") or {}
-        if status.get("phase") == "Running":
+        end = self.ends.get(pod["spec"]["containers"][0]["image"])
+        if status.get("phase") in ("Running", end):
             return
         stamp = rfc3339(self._clock.now())
         kept = [c for c in status.get("conditions") or () if c["type"] not in ("Ready", "ContainersReady")]
@@ -83,4 +88,6 @@ class HollowHosts:
         address = f"10.65.{index // 256}.{index % 256}"
         fresh = {**status, "phase": "Running", "podIP": address, "podIPs": [{"ip": address}]}
         fresh["conditions"] = [*kept, *ready]
+        if end is not None:
+            fresh |= {"phase": end, "conditions": kept}
         await self._client.update_status(PODS, {**pod, "status": fresh})

@@ -15,9 +15,11 @@ from controller.kinds.kind import Object
 from controller.runtime import assembly
 from controller.runtime.resources import (
     CONFIG_MAPS,
+    CRON_JOBS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     EVENTS,
+    JOBS,
     NAMESPACES,
     PODS,
     PORTS,
@@ -156,6 +158,97 @@ async def test_life_of_a_deployment(world: World) -> None:
     await world.until(lambda: not world.entries(PORTS, "default"))
     reasons = {entry.decode()["reason"] for entry in world.entries(EVENTS, "default")}
     assert {"ScalingReplicaSet", "SuccessfulCreate", "Scheduled"} <= reasons
+
+
+def templated(kind: str, group: str, image: str, **spec: Any) -> str:
+    """A manifest of a workload named ``web``, as text."""
+    pod = {"containers": [{"name": "c", "image": image}], **spec.pop("pod", {})}
+    template = {"metadata": {"labels": {"app": "web"}}, "spec": pod}
+    selector = {} if kind == "Job" else {"selector": {"matchLabels": {"app": "web"}}}
+    meta = {"name": "web", "namespace": "default"}
+    whole = {"apiVersion": f"{group}/v1", "kind": kind, "metadata": meta, "spec": {**selector, **spec}}
+    whole["spec"]["template"] = template
+    return json.dumps(whole)
+
+
+async def quiet(world: World) -> None:
+    """Nothing is written any more: no controller fights with the API's own form of things."""
+
+    async def rests() -> bool:
+        before = world.server.api.ports.cache.revision
+        await asyncio.sleep(0.7)
+        return world.server.api.ports.cache.revision == before
+
+    async with asyncio.timeout(15):
+        while not await rests():
+            pass
+
+
+async def test_life_of_a_daemon_set(world: World) -> None:
+    kubectl = world.server.kubectl
+    await kubectl("apply", "--validate=false", "-f", "-", stdin=templated("DaemonSet", "apps", "busybox:1"))
+    assert "successfully rolled out" in await kubectl("rollout", "status", "daemonset/web", "--timeout=20s")
+    assert sorted(pod["spec"]["nodeName"] for pod in world.pods()) == ["host-1", "host-2", "host-3"]
+    await quiet(world)
+    await world.hosts.register("host-4")
+    await world.until(lambda: len(world.pods()) == 4)
+    await kubectl("set", "image", "daemonset/web", "c=busybox:2")
+    assert "successfully rolled out" in await kubectl("rollout", "status", "daemonset/web", "--timeout=30s")
+    await kubectl("rollout", "undo", "daemonset/web")
+    assert "successfully rolled out" in await kubectl("rollout", "status", "daemonset/web", "--timeout=30s")
+    await world.until(lambda: images(world) == ["busybox:1"] * 4)
+    await quiet(world)
+    await kubectl("delete", "daemonset/web")
+    await world.until(lambda: not world.pods())
+
+
+async def test_life_of_a_stateful_set(world: World) -> None:
+    kubectl = world.server.kubectl
+    manifest = templated("StatefulSet", "apps", "busybox:1", replicas=3, serviceName="web")
+    await kubectl("apply", "--validate=false", "-f", "-", stdin=manifest)
+    await kubectl("rollout", "status", "statefulset/web", "--timeout=20s")
+    assert [pod["metadata"]["name"] for pod in world.pods()] == ["web-0", "web-1", "web-2"]
+    await quiet(world)
+    await kubectl("set", "image", "statefulset/web", "c=busybox:2")
+    await kubectl("rollout", "status", "statefulset/web", "--timeout=20s")
+    await world.until(lambda: images(world) == ["busybox:2"] * 3)
+    await kubectl("rollout", "undo", "statefulset/web")
+    await world.until(lambda: images(world) == ["busybox:1"] * 3)
+    await kubectl("scale", "statefulset/web", "--replicas=1")
+    await world.until(lambda: [pod["metadata"]["name"] for pod in world.pods()] == ["web-0"])
+    await quiet(world)
+
+
+async def test_life_of_a_job(world: World) -> None:
+    kubectl = world.server.kubectl
+    world.hosts.ends = {"good": "Succeeded", "bad": "Failed"}
+    once = {"restartPolicy": "Never"}
+    manifest = templated("Job", "batch", "good", pod=once, completions=5, parallelism=2, completionMode="Indexed")
+    await kubectl("apply", "--validate=false", "-f", "-", stdin=manifest)
+    await kubectl("wait", "--for=condition=Complete", "job/web", "--timeout=20s")
+    status = json.loads(await kubectl("get", "job", "web", "-o", "json"))["status"]
+    assert (status["succeeded"], status["completedIndexes"], status.get("failed")) == (5, "0-4", None)
+    await quiet(world)
+    await kubectl("delete", "job/web")
+    await world.until(lambda: not world.entries(PODS, "default"))
+    manifest = templated("Job", "batch", "bad", pod=once, backoffLimit=0, ttlSecondsAfterFinished=1)
+    await kubectl("apply", "--validate=false", "-f", "-", stdin=manifest)
+    await kubectl("wait", "--for=condition=Failed", "job/web", "--timeout=20s")
+    await world.until(lambda: not world.entries(JOBS, "default") and not world.entries(PODS, "default"))
+
+
+async def test_life_of_a_cron_job(world: World) -> None:
+    kubectl = world.server.kubectl
+    world.hosts.ends = {"good": "Succeeded"}
+    job = {"spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "good"}]}}}}
+    spec = {"schedule": "@every 1s", "jobTemplate": job, "successfulJobsHistoryLimit": 100}
+    cron = {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "tick", "namespace": "default"}}
+    await kubectl("apply", "--validate=false", "-f", "-", stdin=json.dumps({**cron, "spec": spec}))
+    await world.until(lambda: "lastSuccessfulTime" in (world.entries(CRON_JOBS)[0].decode().get("status") or {}))
+    await kubectl("create", "job", "now", "--from=cronjob/tick")
+    await kubectl("wait", "--for=condition=Complete", "job/now", "--timeout=20s")
+    await kubectl("delete", "cronjob/tick")
+    await world.until(lambda: not world.entries(JOBS, "default") and not world.entries(PODS, "default"))
 
 
 async def test_a_new_namespace_is_furnished_and_deleted_whole(world: World) -> None:
