@@ -31,7 +31,7 @@ log = logger("nsx-agent")
 async def run(config: Config) -> None:
     """Run until cancelled."""
     clock, meter, facts = SystemClock(), AgentMeter(), site(config)
-    kernel = HostKernel(facts.dns_address, facts.underlay_address)
+    kernel = HostKernel(facts.dns_address, facts.underlay_address, facts.underlay_device)
     resolver = Unbound(config.dns.control_socket, facts.domain)
     desired = Desired(config.host)
     loop = Loop(desired, Intent(facts), StateDir(config.state_dir), kernel, resolver, meter, clock)

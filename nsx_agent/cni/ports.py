@@ -27,6 +27,9 @@ class LoopPorts:
     def connect(self, port: PortItem) -> object:
         return self._loop.enforcer.connect(port)
 
+    def mtu(self) -> int:
+        return self._kernel.pod_mtu()
+
     async def wire(self, link: PodLink) -> None:
         await self._kernel.ensure_pod_link(link)
 

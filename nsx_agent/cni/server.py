@@ -43,6 +43,7 @@ class Ports(Protocol):
     def port(self, pod_uid: str) -> PortItem | None: ...
     def in_force(self, port: PortItem) -> bool: ...
     def connect(self, port: PortItem) -> object: ...
+    def mtu(self) -> int: ...
     async def wire(self, link: PodLink) -> None: ...
     async def unwire(self, pod_uid: str) -> None: ...
     async def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool: ...
@@ -103,7 +104,7 @@ class CniServer:
             return _failed("failed", "pod_uid is missing")
         try:
             reply = await work(request)
-        except Retryable as err:
+        except (Retryable, ValueError) as err:  # ValueError: what no path or name can be
             reply = _failed("failed", str(err))
         self._meter.cni(request.op, bool(reply["ok"]), self._clock.monotonic() - began)
         if not reply["ok"]:
@@ -142,6 +143,8 @@ class CniServer:
             return _failed("unknown-port", "the pod's port was withdrawn")
         if not everywhere and port.strict:
             return _failed("timeout", "other hosts have not confirmed the pod's port yet")
+        if not self._ports.in_force(port):
+            return _failed("timeout", "this host does not enforce the pod's port and policies any more")
         self._ports.connect(port)
         return {**reply, "cleared": everywhere}
 
@@ -152,12 +155,13 @@ class CniServer:
             return _failed("unknown-port", f"no port for pod {uid} was announced in {timeout_s} s")
         port = self._ports.port(uid)
         assert port is not None
-        mtu = ownership.POD_MTU
+        mtu = self._ports.mtu()
         async with self._busy.setdefault(uid, asyncio.Lock()):
             link = PodLink(uid, request.netns, request.ifname, port.address, port.mac, mtu)
             await self._ports.wire(link)
-            if self._ports.in_force(port):
-                self._ports.connect(port)
+            now = self._ports.port(uid)  # it may have been withdrawn meanwhile
+            if now is not None and self._ports.in_force(now):
+                self._ports.connect(now)
         gateway = ownership.POD_GATEWAY
         return {
             "ok": True, "address": port.address, "prefix": 32, "gateway": gateway, "mac": port.mac, "mtu": mtu,

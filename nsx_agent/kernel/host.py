@@ -1,7 +1,9 @@
 """The real kernel of this network namespace, as ``apply.Kernel``."""
 
 import asyncio
+from typing import Final
 
+from common.errors import Retryable
 from nsx_agent.kernel import conntrack, links, ownership, routes
 from nsx_agent.kernel.conntrack import Flow
 from nsx_agent.kernel.elements import Part
@@ -11,15 +13,18 @@ from nsx_agent.kernel.nft import Nft
 from nsx_agent.kernel.routes import Seen
 from nsx_agent.model import Route, RouteKind
 
-TUNNEL_MTU = 1450
-"""50 bytes of VXLAN over IPv4 off an underlay of 1500."""
+TUNNEL_BYTES: Final = 50
+"""VXLAN over IPv4 over Ethernet: what the tunnel takes of each packet."""
+MTU_MIN: Final = 576
+"""What every IPv4 host must be able to receive (RFC 791)."""
 
 
 class HostKernel:
     """Netlink sockets and nft, made in the namespace this process was started in."""
 
-    def __init__(self, dns_address: str, underlay_address: str) -> None:
+    def __init__(self, dns_address: str, underlay_address: str, underlay_device: str) -> None:
         self._underlay_address = underlay_address
+        self._underlay_device = underlay_device
         self._dns_address = dns_address
         self._route = Netlink()
         self._conntrack = conntrack.open_netlink()
@@ -34,8 +39,16 @@ class HostKernel:
         """Sysctls, tunnel device, service address, routing rule. Idempotent. Raises ``Retryable``."""
         links.write_sysctls()
         links.ensure_loopback(self._route, self._dns_address)
-        links.ensure_tunnel(self._route, self._underlay_address, TUNNEL_MTU)
+        links.ensure_tunnel(self._route, self._underlay_address, self.pod_mtu())
         routes.put_mark_rule(self._route)
+
+    def pod_mtu(self) -> int:
+        """Bytes a pod's packet may have: what the underlay carries, less the tunnel. Raises ``Retryable``."""
+        device = self._underlay_device
+        mtu = links.mtu(self._route, routes.index_of(device)) - TUNNEL_BYTES
+        if mtu < MTU_MIN:
+            raise Retryable(f"the MTU of {device} leaves {mtu} bytes for pods, too few; raise it")
+        return mtu
 
     async def transaction(self, text: str) -> None:
         await self.nft.run(text)

@@ -132,10 +132,13 @@ def ensure_tunnel(netlink: Netlink, underlay: str, mtu: int) -> int:
 
 
 def _attributes_of(netlink: Netlink, link: int) -> dict[int, bytes]:
-    for body in netlink.dump(RTM_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0, 0), "list links"):
-        if _IFINFO.unpack_from(body)[3] == link:
-            return attributes(body, _IFINFO.size)
-    return {}
+    return attributes(netlink.get(RTM_GETLINK, _IFINFO.pack(0, 0, 0, link, 0, 0), f"read link {link}"), _IFINFO.size)
+
+
+def mtu(netlink: Netlink, link: int) -> int:
+    """Of a device, in bytes."""
+    (value,) = struct.unpack("=I", _attributes_of(netlink, link)[IFLA_MTU])
+    return int(value)
 
 
 def ensure_loopback(netlink: Netlink, address: str) -> None:

@@ -126,6 +126,17 @@ class Netlink:
         self._send(_message(self._next(), kind, flags | NLM_F_ACK, body), what)
         self._acknowledged(self._sequence, self._sequence, what)
 
+    def get(self, kind: int, body: bytes, what: str) -> bytes:
+        """Body of the one object that ``body`` asks for. Raises ``NetlinkError``."""
+        self._send(_message(self._next(), kind, 0, body), what)
+        while True:
+            for answer, sequence, _, data in messages(self._receive(what)):
+                if sequence != self._sequence:
+                    continue
+                if answer == NLMSG_ERROR:
+                    raise NetlinkError(-struct.unpack_from("=i", data)[0], what)
+                return data
+
     def dump(self, kind: int, body: bytes, what: str) -> list[bytes]:
         """Bodies of all objects. Raises ``NetlinkError``."""
         self._send(_message(self._next(), kind, NLM_F_DUMP, body), what)

@@ -18,7 +18,6 @@ LINK_PREFIX: Final = "nsx"
 VXLAN_LINK: Final = "vxlan0"
 """The tunnel device. Each host's has its own MAC: the kernel drops what comes from the MAC of the receiving device."""
 POD_GATEWAY: Final = "169.254.1.1"
-POD_MTU: Final = 1450
 HOST_VNI: Final = 1
 """Carries traffic between a host's own address and remote pods; segments start at 4096."""
 

@@ -83,7 +83,7 @@ def in_namespace(body: Body) -> None:
 
 
 async def on_host(body: Body) -> None:
-    kernel = HostKernel("10.96.0.10", "172.30.0.11")
+    kernel = HostKernel("10.96.0.10", "172.30.0.11", "eth0")
     try:
         await body(kernel)
     finally:

@@ -80,6 +80,9 @@ class FakeKernel:
     def prepare(self) -> None:
         self.links.add(ownership.VXLAN_LINK)
 
+    def pod_mtu(self) -> int:
+        return 1450
+
     async def transaction(self, text: str) -> None:
         await self._work()
         table = self.table.copy() if self.table is not None else None
