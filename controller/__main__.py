@@ -22,6 +22,7 @@ from controller.api.custom_resources import CustomResources
 from controller.api.local import LocalClient
 from controller.api.metrics import ApiMetrics
 from controller.api.server import Server, listening_sockets
+from controller.api.signer import CertificateAuthority, Signer
 from controller.api.spherelets import Spherelets
 from controller.api.tokens import Tokens
 from controller.config import ControllerSettings
@@ -62,6 +63,10 @@ async def run(settings: ControllerSettings) -> None:
         await rbac_bootstrap.reconcile(client)
         context = server_context(settings.api.tls, client_certificate=False)
         group.create_task(Server(api, context).run(listening_sockets(settings.api.listen)))
+        if settings.api.signer is not None:
+            authority = CertificateAuthority(settings.api.signer.cert, settings.api.signer.key)
+            signer_client = LocalClient(api, "system:serviceaccount:kube-system:certificate-controller")
+            group.create_task(Signer(authority, cache, signer_client, clock).run())
         network = build_network(cache, client, settings.broker, clock, metrics.registry)
         group.create_task(network.run())
         group.create_task(

@@ -15,14 +15,25 @@ class EtcdSettings(Settings, frozen=True, kw_only=True):
     tls: TlsFiles | None = None
 
 
+class SignerSettings(Settings, frozen=True, kw_only=True):
+    """The CA that signs approved CertificateSigningRequests: PEM files. ``api.tls.ca`` must trust it."""
+
+    cert: Path
+    key: Path
+
+
 class ApiSettings(Settings, frozen=True, kw_only=True):
-    """``listen`` is host:port, or empty when only inherited sockets are served. ``advertise`` is what pods reach."""
+    """``listen`` is host:port, or empty when only inherited sockets are served. ``advertise`` is what pods reach.
+
+    Without ``signer`` certificate requests are decided on, but not signed.
+    """
 
     listen: str
     advertise: str
     tls: TlsFiles
     service_account_key: Path
     service_account_issuer: str = "https://kubernetes.default.svc.cluster.local"
+    signer: SignerSettings | None = None
 
 
 class SphereletSettings(Settings, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from controller.api.admission import (
     priority,
     service_account,
 )
+from controller.api.admission.certificates import CertificateAdmission
 from controller.api.admission.limit_ranger import LimitRanger
 from controller.api.admission.resource_quota import QuotaKeeper
 from controller.api.api import Api, Routes
@@ -73,6 +74,9 @@ def assemble(
     routes = Routes()
     system.register(routes, advertise)
     metrics.watch_store(lambda key: _is_known(kinds, key), cache.resources, cache.watchers, lambda: cache.revision)
+    certificates = CertificateAdmission(authorizer, clock)
     ranger = LimitRanger(lambda resource, namespace: (entry.decode() for entry in cache.list(resource, namespace)))
-    chain = Admission((*ADMISSION, *admission, ranger.admit), (QuotaKeeper(cache, clock).admit,), cache.get)
+    chain = Admission(
+        (*ADMISSION, certificates.admit, *admission, ranger.admit), (QuotaKeeper(cache, clock).admit,), cache.get
+    )
     return Api(ports, authenticator, authorizer, chain, routes, metrics)

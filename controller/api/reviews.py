@@ -10,8 +10,9 @@ from controller.api import body as bodies
 from controller.api.access import Attributes, User
 from controller.api.api import Call, Routes
 from controller.api.authz import Authorization
+from controller.api.node_authorizer import node_name
 from controller.api.request import Answer, Reply
-from controller.api.status import bad_request, conflict, invalid, method_not_allowed, not_found
+from controller.api.status import bad_request, conflict, forbidden, invalid, method_not_allowed, not_found
 from controller.api.tokens import (
     EXPIRATION_S_MAX,
     EXPIRATION_S_MIN,
@@ -80,6 +81,17 @@ def attributes_of(spec: Mapping[str, Any]) -> Attributes:
     )
 
 
+def _check_node(call: Call, account: str, bound: Bound | None) -> None:
+    """A node gets tokens for pods that run on it, and that die with them. Raises ``ApiError`` 403."""
+    node = node_name(call.request.user)
+    if node is None:
+        return
+    if bound is None or bound.kind != "Pod":
+        raise forbidden(SERVICE_ACCOUNTS, account, "node requested token not bound to a pod")
+    if bound.node is None or bound.node[0] != node:
+        raise forbidden(SERVICE_ACCOUNTS, account, "node requested token bound to a pod scheduled on a different node")
+
+
 class _Reviews:
     def __init__(self, tokens: Tokens, authorization: Authorization, jwks_uri: str) -> None:
         self._tokens = tokens
@@ -125,6 +137,7 @@ class _Reviews:
             error = FieldError("FieldValueInvalid", "spec.expirationSeconds", problem, seconds)
             raise invalid(AUTHN, "TokenRequest", name, [error])
         bound = self._bound(call, namespace, name, spec.get("boundObjectRef"))
+        _check_node(call, name, bound)
         audiences = spec.get("audiences") or [self._tokens.issuer]
         token, expires = self._tokens.issue(namespace, name, account.uid, audiences, seconds, bound)
         spec.update(audiences=audiences, expirationSeconds=seconds)

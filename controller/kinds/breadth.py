@@ -171,16 +171,6 @@ _TABLE: Final[dict[tuple[str, str, str], tuple[Row, ...]]] = {
     ("apiregistration.k8s.io", "v1", "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1"): (
         Row("APIService", "apiservices", "", False, "status", "api-extensions"),
     ),
-    ("certificates.k8s.io", "v1", "io.k8s.api.certificates.v1"): (
-        Row(
-            "CertificateSigningRequest",
-            "certificatesigningrequests",
-            "csr",
-            False,
-            "status approval",
-            columns=(AGE, at("SignerName", "spec.signerName"), at("Requestor", "spec.username")),
-        ),
-    ),
     ("flowcontrol.apiserver.k8s.io", "v1", "io.k8s.api.flowcontrol.v1"): (
         Row(
             "FlowSchema",

@@ -6,6 +6,7 @@ from typing import Final
 from controller.kinds import (
     batch,
     breadth,
+    certificates,
     config,
     coordination,
     core,
@@ -91,6 +92,7 @@ REGISTRY: Final = Registry(
         *coordination.KINDS,
         *network.KINDS,
         *custom_definition.KINDS,
+        *certificates.KINDS,
         *breadth.KINDS,
         *virtual.KINDS,
     ]
