@@ -153,7 +153,8 @@ async def _prepare_sandbox(record: Record, ports: Ports) -> None:
         kinds = assembly.wanted_namespaces(pod)
         context = pod.spec.get("securityContext") or {}
         sysctls = {each["name"]: str(each["value"]) for each in context.get("sysctls") or ()}
-        await ports.sandboxes.make(pod, record.directory, kinds, files.hostname(pod, ports.config.host), sysctls)
+        name = files.kernel_hostname(pod, ports.config.host, ports.config.dns.domain)
+        await ports.sandboxes.make(pod, record.directory, kinds, name, sysctls)
     except (OSError, SphereError) as err:
         record.sandbox_failure = failed(record.sandbox_failure, "FailedCreatePodSandBox", err, ports, "PrepareSandbox")
         text = f"Failed to create pod sandbox: {err}"
@@ -239,7 +240,7 @@ def _make_etc(record: Record, ports: Ports) -> None:
     etc = record.directory / "etc"
     etc.mkdir(mode=0o755, exist_ok=True)
     _make_hosts(record, ports, "")
-    (etc / "hostname").write_text(files.hostname(pod, config.host) + "\n")
+    (etc / "hostname").write_text(files.kernel_hostname(pod, config.host, config.dns.domain) + "\n")
     (etc / "resolv.conf").write_text(files.resolv_conf(pod, config.dns, _read("/etc/resolv.conf")))
     for each in etc.iterdir():
         each.chmod(0o644)

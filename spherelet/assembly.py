@@ -95,7 +95,7 @@ class Assembly:
             image=image,
             user=user,
             env=env,
-            hostname=files.hostname(pod, self.config.host),
+            hostname=files.kernel_hostname(pod, self.config.host, self.config.dns.domain),
             pod_dir=record.directory,
             directory=state.directory,
             namespaces=_namespaces(record, joined_pid),

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from common.errors import Terminal
 from spherelet.config import Dns
 from spherelet.model import PodView
 
 SEARCH_MAX = 32
 NAMESERVERS_MAX = 3
 HOSTNAME_CHARS_MAX = 63
+KERNEL_HOSTNAME_CHARS_MAX = 64
 
 
 def hostname(pod: PodView, host: str) -> str:
@@ -16,6 +18,21 @@ def hostname(pod: PodView, host: str) -> str:
     if pod.host_network:
         return host
     return str(pod.spec.get("hostname") or pod.name)[:HOSTNAME_CHARS_MAX].rstrip("-.")
+
+
+def kernel_hostname(pod: PodView, host: str, domain: str) -> str:
+    """What the kernel says inside the pod: the full name with ``setHostnameAsFQDN``. Raises ``Terminal`` if too long."""
+    name = hostname(pod, host)
+    subdomain = pod.spec.get("subdomain")
+    if not pod.spec.get("setHostnameAsFQDN") or not subdomain or pod.host_network:
+        return name
+    full = f"{name}.{subdomain}.{pod.namespace}.svc.{domain}"
+    if len(full) > KERNEL_HOSTNAME_CHARS_MAX:
+        raise Terminal(
+            f"Failed to construct FQDN from Pod hostname and cluster domain, FQDN {full} is too long "
+            f"({KERNEL_HOSTNAME_CHARS_MAX} characters is the max, {len(full)} characters requested)"
+        )
+    return full
 
 
 def hosts(pod: PodView, address: str, name: str, domain: str) -> str:

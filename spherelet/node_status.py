@@ -189,7 +189,7 @@ def status(
             {"name": name, "features": {"recursiveReadOnlyMounts": False, "userNamespaces": False}}
             for name in ("", *sorted(identity.handlers))
         ],
-        "features": {"supplementalGroupsPolicy": False},
+        "features": {"supplementalGroupsPolicy": True},
     }
 
 

@@ -62,7 +62,13 @@ class Images:
         # Small messages on a local socket: no retries, they are the caller's business.
         self._channel = grpc.aio.insecure_channel(
             f"unix://{config.socket}",
-            options=[("grpc.max_receive_message_length", 16 << 20), ("grpc.enable_http_proxy", 0)],
+            options=[
+                ("grpc.max_receive_message_length", 16 << 20),
+                ("grpc.enable_http_proxy", 0),
+                # A containerd that was away is back at once, not after the two minutes that gRPC may wait.
+                ("grpc.initial_reconnect_backoff_ms", 200),
+                ("grpc.max_reconnect_backoff_ms", 1000),
+            ],
         )
         self._service = api_pb2_grpc.ImageServiceStub(self._channel)
         self._snapshots = Snapshots(self._channel, config.namespace, config.snapshotter)

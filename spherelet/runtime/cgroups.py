@@ -77,7 +77,7 @@ def pod_limits(spec: Mapping[str, object]) -> dict[str, float]:
         total["requests_cpu"] += amount(requests.get("cpu", limits.get("cpu", 0)))
     for name in ("cpu", "memory"):
         values = [((each.get("resources") or {}).get("limits") or {}).get(name) for each in containers]
-        if values and all(value is not None for value in values):
+        if values and all(amount(value or 0) > 0 for value in values):
             total[f"limits_{name}"] = sum(amount(value) for value in values)
     return total
 

@@ -130,10 +130,10 @@ def resources(wanted: Mapping[str, Any], version: int, *, privileged: bool) -> d
     """``linux.resources`` of a container's ``resources``. Only what is limited is set."""
     limits, requests = wanted.get("limits") or {}, wanted.get("requests") or {}
     cpu: dict[str, int] = {"shares": cgroups.shares(cgroups.amount(requests.get("cpu", limits.get("cpu", 0))))}
-    if "cpu" in limits:
+    if cgroups.amount(limits.get("cpu", 0)) > 0:  # 0 is no limit
         cpu |= {"quota": cgroups.quota_us(cgroups.amount(limits["cpu"])), "period": cgroups.CPU_PERIOD_US}
     result: dict[str, Any] = {"cpu": cpu, "devices": [{"allow": privileged, "access": "rwm"}]}
-    if "memory" in limits:
+    if cgroups.amount(limits.get("memory", 0)) > 0:
         result["memory"] = {"limit": int(cgroups.amount(limits["memory"]))}
         if version == 2:
             result["unified"] = {"memory.oom.group": "1"}

@@ -12,6 +12,7 @@ from common.clock import Clock, parse_rfc3339
 from common.tls import server_context
 from spherelet.config import Server as ServerConfig
 from spherelet.model import ContainerState, PodView
+from spherelet.report import ID_PREFIX, statuses
 from spherelet.server import commands, logs, portforward
 from spherelet.server.crilog import Selection
 from spherelet.server.ports import Pods
@@ -179,19 +180,16 @@ class Server:
         pod, attempts = self._attempts(request)
         name = request.match_info["container"]
         wanted = parse_log_query(request, self._clock.now())
-        previous = commands.flag(request, "previous")
-        index = -2 if previous else -1
-        if len(attempts) < -index:
-            text = (
-                f'previous terminated container "{name}" in pod "{pod.name}" not found'
-                if previous
-                else f'container "{name}" in pod "{pod.name}" is waiting to start: ContainerCreating'
-            )
-            raise web.HTTPBadRequest(text=text)
-        state = attempts[index]
-        if not state.log_path.exists():
-            text = f'container "{name}" in pod "{pod.name}" is waiting to start: ContainerCreating'
-            raise web.HTTPBadRequest(text=text)
+        if commands.flag(request, "previous"):
+            state = previous_attempt(pod, name, attempts)
+            if state is None:
+                text = f'previous terminated container "{name}" in pod "{pod.name}" not found'
+                raise web.HTTPBadRequest(text=text)
+        else:
+            state = attempts[-1] if attempts else None
+        if state is None or not state.log_path.exists():
+            why = waiting_reason(pod, name)
+            raise web.HTTPBadRequest(text=f'container "{name}" in pod "{pod.name}" is waiting to start: {why}')
         pieces = logs.read(state.log_path, wanted, ended=state.exit is not None)
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await response.prepare(request)
@@ -220,6 +218,26 @@ class Server:
         if not any(attempts and attempts[-1].running for attempts in self._pods.containers(pod.uid).values()):
             raise web.HTTPInternalServerError(text=f"unable to forward port: pod {pod.name} is not running\n")
         return await portforward.handle(request, pod.name, self._pods.netns(pod.uid))
+
+
+def previous_attempt(pod: PodView, name: str, attempts: Sequence[ContainerState]) -> ContainerState | None:
+    """Whose log ``--previous`` means: the attempt that the pod's status shows as the last one that ended."""
+    ended = (container_status(pod, name).get("lastState") or {}).get("terminated") or {}
+    shown = str(ended.get("containerID") or "").removeprefix(ID_PREFIX)
+    found = next((each for each in attempts if each.id == shown), None)
+    return found or (attempts[-2] if len(attempts) > 1 else None)
+
+
+def waiting_reason(pod: PodView, name: str) -> str:
+    """Why a container has no log yet, in kubelet's words."""
+    waiting = (container_status(pod, name).get("state") or {}).get("waiting") or {}
+    reason = str(waiting.get("reason") or "ContainerCreating")
+    return "trying and failing to pull image" if reason in ("ErrImagePull", "ImagePullBackOff") else reason
+
+
+def container_status(pod: PodView, name: str) -> dict[str, Any]:
+    """The status of one container that the API last told; empty without one."""
+    return next((each for each in statuses(pod.status) if each["name"] == name), {})
 
 
 def parse_log_query(request: web.Request, now: float) -> logs.LogRequest:

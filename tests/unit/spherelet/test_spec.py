@@ -128,6 +128,16 @@ def test_limits() -> None:
     assert found["memory"] == {"limit": 64 << 20}
 
 
+def test_a_limit_of_zero_is_no_limit() -> None:
+    found = spec.resources({"limits": {"cpu": "0", "memory": "0"}}, 1, privileged=False)
+    assert "quota" not in found["cpu"]
+    assert "memory" not in found
+    assert cgroups.pod_limits({"containers": [{"resources": {"limits": {"cpu": "0", "memory": "1Mi"}}}]}) == {
+        "requests_cpu": 0.0,
+        "limits_memory": 1 << 20,
+    }
+
+
 def test_oom_score_never_goes_below_the_floor() -> None:
     assert spec.oom_score("Guaranteed", 0, 1, floor=0) == 0
     assert spec.oom_score("BestEffort", 0, 1, floor=0) == 1000
