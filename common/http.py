@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from common.errors import ConfigError
+from common.errors import ConfigError, SphereError
 from common.settings import TlsFiles
 from common.tls import server_context
 
@@ -115,21 +115,27 @@ class PageServer:
             return False
         keep = words[2] == "HTTP/1.1" and b"connection: close" not in head.lower()
         certificate = writer.get_extra_info("peercert")
-        await _send(writer, await self._answer(words[0], words[1].partition("?")[0], certificate), keep=keep)
+        found = await answer(self._pages, words[0], words[1].partition("?")[0], certificate)
+        await _send(writer, found, keep=keep)
         return keep
 
-    async def _answer(self, method: str, path: str, certificate: Mapping[str, object] | None) -> Answer:
-        page = self._pages.get(path)
-        if page is None:
-            return Answer(404, b"not found\n")
-        if method != "GET":
-            return Answer(405, b"only GET\n")
-        if not page.public:
-            if not certificate:
-                return Answer(401, b"a client certificate of this cluster is required\n")
-            if not allowed(certificate):
-                return Answer(403, b"this client certificate may not read metrics\n")
+
+async def answer(pages: Mapping[str, Page], method: str, path: str, certificate: Mapping[str, object] | None) -> Answer:
+    """What ``pages`` say to a request; ``certificate`` is the peer's, as ``SSLObject.getpeercert`` gives it."""
+    page = pages.get(path)
+    if page is None:
+        return Answer(404, b"not found\n")
+    if method != "GET":
+        return Answer(405, b"only GET\n")
+    if not page.public:
+        if not certificate:
+            return Answer(401, b"a client certificate of this cluster is required\n")
+        if not allowed(certificate):
+            return Answer(403, b"this client certificate may not read metrics\n")
+    try:
         return await page.handler()
+    except SphereError as err:  # what it asks is away for now; the next scrape may find it
+        return Answer(503, f"{err}\n".encode())
 
 
 async def _send(writer: asyncio.StreamWriter, answer: Answer, *, keep: bool) -> None:

@@ -4,7 +4,7 @@ Each **owner** (an item, or a namespace's firewall) contributes entries. Equal e
 shared chain, are held once. Where owners disagree about a key the first by name wins, and the others are told.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from nsx_agent.model import Key, Value
 
@@ -17,6 +17,7 @@ class Composite:
         self._owner: dict[Key, str] = {}
         self._shared: dict[Key, dict[str, Value]] = {}
         self._fragments: dict[str, Mapping[Key, Value]] = {}
+        self._disputed: set[Key] = set()
 
     def replace(self, owner: str, fragment: Mapping[Key, Value]) -> set[Key]:
         """Let ``owner`` contribute ``fragment`` from now on. Returns the keys whose value may have changed."""
@@ -35,20 +36,16 @@ class Composite:
             self._fragments.pop(owner, None)
         return changed
 
-    def owners(self) -> list[str]:
-        return sorted(self._fragments)
-
     def owner_of(self, key: Key) -> str:
         """Who contributes the value in force; empty if nobody does."""
         return self._owner.get(key, "")
 
-    def losers(self, owner: str) -> list[Key]:
-        """Keys for which ``owner`` wants another value than the one in force."""
-        return [
-            key
-            for key in self._fragments.get(owner, {})
-            if key in self._shared and self._shared[key].get(owner) != self.entries.get(key)
-        ]
+    def disputes(self) -> Iterator[tuple[str, str, Key]]:
+        """(owner, who won, key) for each owner that wants another value of a key than the one in force."""
+        for key in self._disputed:
+            for owner, value in self._shared[key].items():
+                if value != self.entries[key]:
+                    yield owner, self._owner[key], key
 
     def _offer(self, owner: str, key: Key, value: Value) -> None:
         holder = self._owner.get(key)
@@ -73,3 +70,7 @@ class Composite:
     def _elect(self, key: Key, shared: Mapping[str, Value]) -> None:
         winner = min(shared)
         self._owner[key], self.entries[key] = winner, shared[winner]
+        if any(value != shared[winner] for value in shared.values()):
+            self._disputed.add(key)
+        else:
+            self._disputed.discard(key)

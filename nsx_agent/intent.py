@@ -27,7 +27,7 @@ from common.messages import (
     decode_item,
 )
 from nsx_agent.compose import Composite
-from nsx_agent.model import Key, Value
+from nsx_agent.model import Key, RecordKey, Value
 from nsx_agent.render import firewall, overlay, records, services, skeleton
 from nsx_agent.render.firewall import NamespaceFirewall
 from nsx_agent.render.skeleton import Site
@@ -154,6 +154,11 @@ class Intent:
         for owner, failures in self._render_failures.items():
             if owner == path or owner.startswith(f"{path}:"):
                 found |= {failure.key: failure.reason for failure in failures}
+        for owner, winner, disputed in self.composite.disputes():
+            # Several names of one address are no conflict, though only one can be asked for by address.
+            if owner.startswith(f"{path}:") and not isinstance(disputed, RecordKey):
+                what = " ".join(str(part) for part in disputed if not str(part).startswith("#"))
+                found[owner.partition(":")[2]] = f"{winner.partition(':')[2]} has {what} already"
         return tuple(Failure(key=key, reason=found[key]) for key in sorted(found))
 
     # ---- rendering --------------------------------------------------------------------------------------------

@@ -363,3 +363,26 @@ async def test_a_watermark_fits_into_a_message_whatever_fails(tmp_path: Path) ->
     failures = agent.reports.sent["cluster"].failures
     assert len(failures) == FAILURES_MAX + 1
     assert "4900 more" in failures[-1].reason
+
+
+async def test_two_services_that_want_the_same_port_of_hosts_do_not_both_count_as_in_force(tmp_path: Path) -> None:
+    kernel = Kernel()
+    agent = await ready(tmp_path, kernel)
+    host: dict[str, Message] = {"host/host-1": HostItem(name="host-1", underlay="172.30.0.11")}
+
+    def node_port(name: str, number: int, port: int) -> ServiceItem:
+        backend = Backend(address=f"10.64.0.{number}", port=80, host="host-1")
+        ports = (ServicePort(protocol="tcp", port=80, node_port=port, backends=(backend,)),)
+        return ServiceItem(namespace="shop", name=name, cluster_ip=f"10.96.0.{number}", ports=ports)
+
+    one, two = {"service/shop/a": node_port("a", 1, 30000)}, {"service/shop/b": node_port("b", 2, 30000)}
+    await agent.publish(CLUSTER, {**host, **one, **two})
+    await agent.settle()
+    [failure] = agent.reports.sent["cluster"].failures
+    assert failure.key == "service/shop/b"
+    assert "service/shop/a" in failure.reason
+    assert "30000" in failure.reason
+    await agent.publish(CLUSTER, {**host, **two})
+    await agent.settle()
+    assert agent.reports.sent["cluster"].failures == ()
+    assert kernel.entries[ElementKey("nodeslots", "tcp . 30000 . 0")] == "10.64.0.2 . 80"
