@@ -229,8 +229,6 @@ def test_odd_requests(api: Api, shared_namespace: str) -> None:
         status, body = api.raw(*request)
         assert (status, json.loads(body)["reason"]) == (wanted, reason), (request[:2], body[:300])
     assert api.raw("GET", f"{pods}/%00")[0] in (400, 404)
-    expired = api.raw("GET", f"{pods}?watch=true&resourceVersion=1&timeoutSeconds=1")
-    assert expired[0] == 410 or b'"code":410' in expired[1]
 
 
 def test_conflicts_and_duplicates(api: Api, kubectl: Kubectl, namespace: str) -> None:
@@ -258,7 +256,7 @@ def test_immutable_fields_stay(kubectl: Kubectl) -> None:
         (("service", "s", "-p", '{"spec":{"clusterIP":"10.96.99.99"}}'), "may not change once set"),
         (("pod", "p", "-p", '{"spec":{"nodeName":"host-9"}}'), "pod updates may not change fields other than"),
         (("configmap", "c", "-p", '{"data":{"a":"b"}}'), "field is immutable when `immutable` is set"),
-        (("pod", "p", "--type=merge", "-p", '{"metadata":{"uid":"x"}}'), "uid"),
+        (("pod", "p", "--type=merge", "-p", '{"metadata":{"uid":"x"}}'), "Precondition failed: UID in precondition: x"),
         (("pod", "p", "--type=merge", "-p", '{"metadata":{"name":"other"}}'), "name"),
     ):
         refused = kubectl.attempt("patch", *words)
