@@ -27,6 +27,7 @@ from spherelet.model import (
     ReleaseSandbox,
     RemoveContainer,
     RemovePod,
+    ResizeContainer,
     Sandbox,
     SetupVolumes,
     StartContainer,
@@ -61,6 +62,8 @@ async def apply(action: Action, record: Record, ports: Ports) -> None:
                 await containers.start(action, record, ports)
             case StopContainer():
                 await containers.stop(action, record, ports)
+            case ResizeContainer():
+                await containers.resize(action, record, ports)
             case ReapContainer():
                 await containers.reap(action, record, ports)
             case RemoveContainer():

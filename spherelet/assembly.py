@@ -77,6 +77,7 @@ class Assembly:
             stop_signal=_stop_signal(container, image),
             backoff_s=backoff_s,
             spec_hash=container.spec_hash,
+            resources=container.resources,
             cgroup=f"{cgroups.pod_path(self.config.cgroup_parent, qos, record.uid)}/{container.name}",
             netns=None if pod.host_network else record.namespaces_dir / "net",
             epoch=record.sandbox.epoch,
@@ -110,6 +111,11 @@ class Assembly:
             devices=host_devices() if privileged else (),
         )
         return state, image, spec.build(pod, container, inputs)
+
+    def limits(self, container: ContainerView) -> dict[str, Any]:
+        """OCI limits of CPU and memory by the container's spec as it is now."""
+        wanted = spec.resources(container.spec.get("resources") or {}, self.host.cgroup_version, privileged=False)
+        return {key: value for key, value in wanted.items() if key in ("cpu", "memory")}
 
 
 def wanted_namespaces(pod: PodView) -> tuple[str, ...]:

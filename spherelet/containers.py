@@ -10,11 +10,13 @@ from spherelet.config import kill_timeout_s
 from spherelet.hooks import HookFailed
 from spherelet.model import (
     PAUSE,
+    RESIZE_ERROR,
     ContainerState,
     ContainerView,
     CreateContainer,
     ReapContainer,
     RemoveContainer,
+    ResizeContainer,
     Role,
     StartContainer,
     StopContainer,
@@ -184,6 +186,26 @@ async def stop(action: StopContainer, record: Record, ports: Ports) -> None:
     ports.runtime.signal(state, signal.SIGKILL)
     if not await ports.runtime.wait_ended(state, kill_timeout_s):
         log.warning("container survives SIGKILL", pod=record.view.key, object=action.container)
+
+
+async def resize(action: ResizeContainer, record: Record, ports: Ports) -> None:
+    """Other CPU and memory for a running container, within a pod that is resized with it."""
+    container = record.view.container(action.container)
+    state = ports.runtime.container(record.uid, action.container)
+    if container is None or state is None or not state.running:
+        return
+    try:
+        with contextlib.suppress(OSError):  # a pod that shrinks cannot do it before its containers have
+            ports.sandboxes.resize(record.view)
+        await ports.runtime.resize(state, container.resources, ports.assembly.limits(container))
+        ports.sandboxes.resize(record.view)
+    except (SphereError, OSError) as err:
+        old = record.container_failures.get(action.container)
+        record.container_failures[action.container] = failed(old, RESIZE_ERROR, err, ports, "ResizeContainer")
+        _tell_of(container, record, ports, RESIZE_ERROR, f"Error resizing container: {err}", warning=True)
+        return
+    record.container_failures.pop(action.container, None)
+    _tell_of(container, record, ports, "ResizeCompleted", f"Container {action.container} has {container.resources}")
 
 
 async def reap(action: ReapContainer, record: Record, ports: Ports) -> None:

@@ -15,6 +15,7 @@ r"""Where a pod is in its life. Pure: all branching on stage happens here.
 A pod never goes back to the left. A container that ended before it was started has never run.
 """
 
+import json
 from enum import StrEnum
 
 from common.clock import parse_rfc3339
@@ -94,8 +95,26 @@ def inhabited(seen: Observed) -> bool:
 
 
 def changed(container: ContainerView, state: ContainerState) -> bool:
-    """Whether the container was made from another spec than the pod has now; only its image may change."""
-    return container.role in (Role.MAIN, Role.SIDECAR) and state.spec_hash not in ("", container.spec_hash)
+    """Whether the pod's spec has changed since so that the container must be made anew: its image, or a resource
+    whose ``resizePolicy`` says so."""
+    if container.role not in (Role.MAIN, Role.SIDECAR):
+        return False
+    return state.spec_hash not in ("", container.spec_hash) or _must_restart_for(container, resized(container, state))
+
+
+def resized(container: ContainerView, state: ContainerState) -> frozenset[str]:
+    """Which of ``cpu`` and ``memory`` the spec has otherwise than the container."""
+    if container.role not in (Role.MAIN, Role.SIDECAR) or state.resources in ("", container.resources):
+        return frozenset()
+    have, want = json.loads(state.resources), json.loads(container.resources)
+    return frozenset(
+        name for name in ("cpu", "memory") for kind in have if have[kind].get(name) != want[kind].get(name)
+    )
+
+
+def _must_restart_for(container: ContainerView, resources: frozenset[str]) -> bool:
+    policies = {each["resourceName"]: each.get("restartPolicy") for each in container.spec.get("resizePolicy") or ()}
+    return any(policies.get(name) == "RestartContainer" for name in resources)
 
 
 def ended(state: ContainerState | None) -> bool:

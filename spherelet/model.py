@@ -5,6 +5,7 @@ closed union of everything that ``plan`` may ask for and ``apply`` can do.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -60,6 +61,16 @@ class ContainerView:
     def spec_hash(self) -> str:
         """Changes when a container must be made anew (its image)."""
         return hashlib.sha256(self.image.encode()).hexdigest()[:16]
+
+    @property
+    def resources(self) -> str:
+        """CPU and memory, as JSON of ``limits`` and ``requests``: what may change while the container runs."""
+        given = self.spec.get("resources") or {}
+        kept = {
+            kind: {name: str(each) for name, each in (given.get(kind) or {}).items() if name in ("cpu", "memory")}
+            for kind in ("limits", "requests")
+        }
+        return json.dumps(kept, sort_keys=True)
 
     @property
     def shows_address(self) -> bool:
@@ -157,6 +168,9 @@ class PodView:
         return next((each for each in self.containers if each.name == name), None)
 
 
+RESIZE_ERROR = "ResizeError"
+"""Reason of the failure, and of the event, when a running container cannot be given other resources."""
+
 _PAUSE_CONTEXT: Object = {
     "runAsUser": 65535,
     "runAsGroup": 65535,
@@ -208,6 +222,8 @@ class ContainerState:
     """Runtime state, cgroup and root file system are gone; the log and how it ended remain."""
     spec_hash: str = ""
     """Of the container spec that it was made from."""
+    resources: str = ""
+    """``ContainerView.resources`` that it has now; empty if that is not known."""
     cgroup: str = ""
     """Cgroup path below the root of each hierarchy."""
     netns: Path | None = None
@@ -391,6 +407,18 @@ class StopContainer:
 
 
 @dataclass(frozen=True, slots=True)
+class ResizeContainer:
+    """Give a running container the CPU and memory that its spec has now. Legal while it runs."""
+
+    container: str
+    attempt: int
+
+    @property
+    def key(self) -> str:
+        return f"container:{self.container}"
+
+
+@dataclass(frozen=True, slots=True)
 class ReapContainer:
     """Free what an ended attempt still holds: runtime state, cgroup, root file system. Legal once it has ended."""
 
@@ -459,6 +487,7 @@ Action = (
     | CreateContainer
     | StartContainer
     | StopContainer
+    | ResizeContainer
     | ReapContainer
     | RemoveContainer
     | Drain

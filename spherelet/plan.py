@@ -28,6 +28,7 @@ from spherelet.model import (
     ReleaseSandbox,
     RemoveContainer,
     RemovePod,
+    ResizeContainer,
     Role,
     SetupVolumes,
     StartContainer,
@@ -150,7 +151,7 @@ def _advance(want: PodView, container: ContainerView, seen: Observed, now: float
         if seen.sandbox is not None and (seen.sandbox.cleared or container.role is Role.PAUSE):
             yield StartContainer(container.name, last.attempt)
     elif last.exit is None:
-        yield from _running(want, container, last, seen)
+        yield from _running(want, container, last, seen, now)
     elif not last.reaped:
         return  # _clean reaps it first
     elif last.started_at == 0:
@@ -178,11 +179,17 @@ def _create(
     )
 
 
-def _running(want: PodView, container: ContainerView, state: ContainerState, seen: Observed) -> Iterator[Action]:
+def _running(
+    want: PodView, container: ContainerView, state: ContainerState, seen: Observed, now: float
+) -> Iterator[Action]:
     if lifecycle.changed(container, state):
-        text = f"Container {container.name} definition changed, will be restarted"
-        yield StopContainer(container.name, state.attempt, want.grace_s, text)
+        same_image = state.spec_hash in ("", container.spec_hash)
+        why = "resize requires restart" if same_image else "definition changed, will be restarted"
+        yield StopContainer(container.name, state.attempt, want.grace_s, f"Container {container.name} {why}")
         return
+    if lifecycle.resized(container, state):
+        failed = seen.container_failures.get(container.name)
+        yield from _unless(failed, now, ResizeContainer(container.name, state.attempt))
     for kind in ("startup", "liveness"):
         probe = container.spec.get(f"{kind}Probe")
         if probe and seen.probes.get((state.id, kind)) is False:

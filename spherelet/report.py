@@ -1,5 +1,6 @@
 """The status of a pod as Kubernetes defines it. Pure: what it says depends only on what it is given."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ ID_PREFIX = "sphere://"
 _OVER = ("Succeeded", "Failed")
 _STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
 CONDITIONS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
+
+
+RESIZING = "PodResizeInProgress"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +149,21 @@ def _conditions(want: PodView, seen: Observed, around: Surroundings, phase: str)
         gates = _closed_gates(want)
         if not unready and gates:
             wanted["Ready"] = (False, "ReadinessGatesNotReady", gates)
-    return [_condition(want, kind, *wanted[kind], around=around) for kind in CONDITIONS]
+    resizing = _resizing(want, seen)
+    shown = CONDITIONS if resizing is None else (*CONDITIONS, RESIZING)
+    if resizing is not None:
+        wanted[RESIZING] = resizing
+    return [_condition(want, kind, *wanted[kind], around=around) for kind in shown]
+
+
+def _resizing(want: PodView, seen: Observed) -> tuple[bool, str, str] | None:
+    """Whether other resources are still to be had, and why they are not yet; None if nobody asked."""
+    late = [each for each in want.main + want.init if (last := seen.last(each.name)) and lifecycle.resized(each, last)]
+    if not late:
+        known = any(each["type"] == RESIZING for each in want.status.get("conditions") or ())
+        return (False, "", "") if known else None
+    errors = [failed.message for each in late if (failed := seen.container_failures.get(each.name))]
+    return True, "Error" if errors else "", "; ".join(errors)
 
 
 def _condition(want: PodView, kind: str, true: bool, reason: str, message: str, *, around: Surroundings) -> Object:
@@ -160,7 +178,7 @@ def _condition(want: PodView, kind: str, true: bool, reason: str, message: str, 
     }
     if want.metadata.get("generation") is not None:
         result["observedGeneration"] = want.metadata["generation"]
-    if not true or reason == "PodCompleted":
+    if not true or reason == "PodCompleted" or kind == RESIZING:
         if reason:
             result["reason"] = reason
         if message:
@@ -204,6 +222,14 @@ def _container(want: PodView, container: ContainerView, seen: Observed, around: 
         result["containerID"] = ID_PREFIX + last.id
     elif old.get("containerID"):
         result["containerID"] = old["containerID"]
+    if container.spec.get("resources"):
+        allocated = json.loads(container.resources)
+        have = json.loads(last.resources) if last and last.running and last.resources else allocated
+        shown = {
+            "allocatedResources": allocated["requests"],
+            "resources": {kind: values for kind, values in have.items() if values},
+        }
+        result |= {key: value for key, value in shown.items() if value}
     ended = next((each for each in reversed(attempts) if each.exit and each.started_at), None)
     if ended is not None and "terminated" not in result["state"]:
         result["lastState"] = {"terminated": _terminated(ended, around)}

@@ -64,6 +64,10 @@ class Sandboxes(Protocol):
         """Shared memory, pinned namespaces of ``kinds``, the pod's cgroup. Idempotent. Raises ``OSError``."""
         ...
 
+    def resize(self, pod: PodView) -> None:
+        """Set the limits of the pod's cgroup to what its spec has now. Raises ``OSError`` for what is used already."""
+        ...
+
     def has_network(self, directory: Path) -> bool:
         """Whether the pod's network namespace is pinned; pins do not survive a restart of the host."""
         ...

@@ -20,7 +20,7 @@ from common.clock import Clock
 from common.errors import Retryable, Terminal
 from common.logs import logger
 from spherelet.config import Runtime as Settings
-from spherelet.model import ContainerState, Exit, Image
+from spherelet.model import RESIZE_ERROR, ContainerState, Exit, Image
 from spherelet.runtime import cgroups, mounts, process, state
 from spherelet.runtime.spec import STDIN_ONCE
 
@@ -126,6 +126,19 @@ class Runtime:
         current = replace(self._require(pod_uid, name), started_at=now)
         self._put(current)
         return current
+
+    async def resize(self, current: ContainerState, resources: str, limits: dict[str, Any]) -> None:
+        """Change the OCI ``limits`` of a running container, which then has ``resources``. Raises ``RuntimeFailed``."""
+        path = current.directory / "resources.json"
+        state.write_json(path, limits)
+        argv = [*self.command(current.handler), "update", "--resources", str(path), current.id]
+        ended = await process.run(argv, self._env, COMMAND_TIMEOUT_S)
+        if ended.code != 0:
+            raise RuntimeFailed(RESIZE_ERROR, _plain(ended.output))
+        latest = self._find(current.pod_uid, current.name, current.attempt)
+        if latest is not None:
+            state.save(replace(latest, resources=resources))
+            self._put(replace(latest, resources=resources))
 
     def signal(self, current: ContainerState, number: int) -> None:
         """Send a signal to the first process of a container, if it is still that container's."""

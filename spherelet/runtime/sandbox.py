@@ -24,6 +24,9 @@ class HostSandboxes:
         if not mounts.is_mount(shm):
             mounts.mount("shm", shm, "tmpfs", mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC, SHM_OPTIONS)
         await namespaces.pin(directory / "ns", kinds, hostname, sysctls)
+        self.resize(pod)
+
+    def resize(self, pod: PodView) -> None:
         cgroups.make_pod(cgroups.pod_path(self._cgroup_parent, cgroups.qos(pod.spec), pod.uid), pod.spec)
 
     def has_network(self, directory: Path) -> bool:

@@ -67,6 +67,7 @@ def save(state: ContainerState) -> None:
             "cgroup": state.cgroup,
             "netns": str(state.netns) if state.netns else None,
             "epoch": state.epoch,
+            "resources": state.resources,
         },
     )
 
@@ -93,6 +94,7 @@ def load(directory: Path) -> ContainerState | None:
             cgroup=saved["cgroup"],
             netns=Path(saved["netns"]) if saved["netns"] else None,
             epoch=saved.get("epoch", 0),
+            resources=saved.get("resources", ""),
             reaped=(directory / "reaped").exists(),
         )
     except KeyError:

@@ -26,6 +26,7 @@ from spherelet.model import (
     ReleaseSandbox,
     RemoveContainer,
     RemovePod,
+    ResizeContainer,
     Sandbox,
     SetupVolumes,
     StartContainer,
@@ -75,6 +76,8 @@ def done(action: Action, seen: Observed, now: float, init: list[str]) -> Observe
             last = seen.last(action.container)
             assert last is not None
             return _with(seen, replace(last, exit=Exit(137, now, "Error"), pid=0))
+        case ResizeContainer():
+            return seen
         case ReapContainer():
             return _each(seen, action.container, action.attempt, lambda state: replace(state, reaped=True))
         case RemoveContainer():

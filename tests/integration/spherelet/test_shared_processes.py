@@ -201,3 +201,37 @@ async def test_a_confined_container_makes_no_namespaces(host: Any) -> None:
     assert "end" in said
     assert "made" not in said
     assert "mounted" not in said
+
+
+async def test_a_running_container_is_given_other_resources(host: Any) -> None:
+    w = world()
+
+    def resources(cpu: str, memory: str) -> Object:
+        return {"requests": {"cpu": "10m"}, "limits": {"cpu": cpu, "memory": memory}}
+
+    pod = host.api.create(w.pod("grown", "sh", "-c", STAY, container={"resources": resources("500m", "32Mi")}))
+    await w.eventually(lambda: ready(host, "grown"))
+    state = next(iter(host.loop.ports.runtime.running()))
+
+    def memory_limit(path: str) -> int:
+        v2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+        name = f"/sys/fs/cgroup{path}/memory.max" if v2 else f"/sys/fs/cgroup/memory{path}/memory.limit_in_bytes"
+        return int(text(name))
+
+    assert memory_limit(state.cgroup) == 32 << 20
+    for memory in ("64Mi", "16Mi"):
+        pod["spec"]["containers"][0]["resources"] = resources("250m", memory)
+        host.api.put(pod)
+        wanted = {"cpu": "250m", "memory": memory}
+        await w.eventually(
+            lambda w=wanted: host.api.status("grown")["containerStatuses"][0]["resources"]["limits"] == w
+        )
+        assert memory_limit(state.cgroup) == int(memory.removesuffix("Mi")) << 20
+        assert memory_limit(str(Path(state.cgroup).parent)) == int(memory.removesuffix("Mi")) << 20
+    assert host.api.status("grown")["containerStatuses"][0]["restartCount"] == 0
+    assert next(iter(host.loop.ports.runtime.running())).pid == state.pid
+    await host.stop()
+    await host.start()
+    await w.eventually(lambda: host.loop.desired.in_sync)
+    assert memory_limit(state.cgroup) == 16 << 20
+    await removed(host, "grown")

@@ -72,6 +72,12 @@ class FakeRuntime:
         self.on_start(current)
         return current
 
+    async def resize(self, current: ContainerState, resources: str, limits: Mapping[str, Any]) -> None:
+        await self._work("ResizeError")
+        latest = self._find(current)
+        if latest is not None:
+            self._put(replace(latest, resources=resources))
+
     def signal(self, current: ContainerState, number: int) -> None:
         latest = self._find(current)
         if latest is None or latest.exit is not None:
@@ -171,6 +177,9 @@ class FakeSandboxes:
         self, pod: PodView, directory: Path, kinds: tuple[str, ...], hostname: str, sysctls: Mapping[str, str]
     ) -> None:
         self._pinned.add(directory)
+
+    def resize(self, pod: PodView) -> None:
+        """There are no limits here."""
 
     def has_network(self, directory: Path) -> bool:
         return directory in self._pinned

@@ -233,6 +233,23 @@ def test_a_new_image_replaces_the_container_whatever_the_restart_policy() -> Non
     assert keys(want, having(replace(running(), spec_hash=want.main[0].spec_hash))) == []
 
 
+def test_other_resources_are_given_to_the_running_container_unless_it_wants_a_restart() -> None:
+    def wanting(memory: str, **container: Any) -> PodView:
+        resources = {"requests": {"cpu": "100m"}, "limits": {"memory": memory}}
+        return a_pod(containers=[{"name": "main", "image": "i", "resources": resources, **container}])
+
+    before = having(replace(running(), resources=wanting("64Mi").main[0].resources))
+    assert keys(wanting("64Mi"), before) == []
+    assert keys(wanting("96Mi"), before) == ["ResizeContainer:main"]
+    failed = {"main": Failure("ResizeError", "x", NOW + 3)}
+    assert plan(wanting("96Mi"), replace(before, container_failures=failed), NOW) == (Wait(3.0),)
+    restart = {"resizePolicy": [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]}
+    (stop,) = plan(wanting("96Mi", **restart), before, NOW)
+    assert stop == StopContainer("main", 0, 30.0, "Container main resize requires restart")
+    other = {"resizePolicy": [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]}
+    assert keys(wanting("96Mi", **other), before) == ["ResizeContainer:main"]
+
+
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [

@@ -144,3 +144,19 @@ def test_a_program_that_could_not_be_run_is_an_attempt_that_failed() -> None:
     assert body["phase"] == "Failed"
     ended = body["containerStatuses"][0]["state"]["terminated"]
     assert (ended["reason"], ended["exitCode"], ended["message"]) == ("StartError", 128, "no such file")
+
+
+def test_a_resize_shows_what_the_container_has_and_why_it_has_no_more() -> None:
+    def wanting(memory: str) -> PodView:
+        return a_pod(containers=[{"name": "main", "image": "i", "resources": {"limits": {"memory": memory}}}])
+
+    state = attempt(started_at=NOW, resources=wanting("64Mi").main[0].resources)
+    failed = {"main": Failure("ResizeError", "in use", NOW)}
+    body = report.status(
+        wanting("32Mi"), replace(SEEN, containers={"main": (state,)}, container_failures=failed), AROUND
+    )
+    assert body["containerStatuses"][0]["resources"] == {"limits": {"memory": "64Mi"}}
+    resizing = next(each for each in body["conditions"] if each["type"] == "PodResizeInProgress")
+    assert (resizing["status"], resizing["reason"], resizing["message"]) == ("True", "Error", "in use")
+    plain = report.status(wanting("64Mi"), replace(SEEN, containers={"main": (state,)}), AROUND)
+    assert "PodResizeInProgress" not in conditions(plain)
