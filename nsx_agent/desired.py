@@ -47,7 +47,9 @@ class ScopeStore:
         if old is not None:
             self._sum -= item_hash(key, old)
         if payload:
-            self._arriving[key] = payload
+            held = self.held.get(key)
+            # After a reconnect everything is sent again: the same bytes are kept once.
+            self._arriving[key] = held if held == payload else payload
             self._sum += item_hash(key, payload)
         self._touched.add(key)
 

@@ -4,6 +4,7 @@ A change of one item renders the fragments that depend on it and nothing else:
 
     host, service, block, hostports, port item -> its own fragment
     any item of a namespace, or a port of it here -> that namespace's firewall
+    any service -> services that are names of others
     a host that died or moved -> all services, all blocks, all host ports
 """
 
@@ -56,6 +57,8 @@ class Intent:
         self.composite = Composite()
         self.slots: dict[str, dict[str, tuple[str, ...]]] = {}
         self._scopes: dict[str, Scoped] = {}
+        self._aliases: set[str] = set()
+        """Owners of services that are names of other services."""
         self._dirty: set[str] = set()
         self._render_failures: dict[str, tuple[Failure, ...]] = {}
         self.composite.replace(SKELETON_OWNER, skeleton.render(site) | services.standing())
@@ -97,6 +100,11 @@ class Intent:
         if kind == "host":
             for dependent in ("service", "block", "hostports"):
                 self._dirty.update(f"{path}:{one}" for one in self._scope(path).items.get(dependent, {}))
+        if kind == "service":
+            self._aliases.discard(f"{path}:{key}")
+            if isinstance(new, ServiceItem) and records.is_alias(new, self.site.domain):
+                self._aliases.add(f"{path}:{key}")
+            self._dirty |= self._aliases
         if kind == "port":
             self._dirty.update(Scope.namespace(one.namespace).path for one in (old, new) if isinstance(one, PortItem))
 
@@ -203,7 +211,8 @@ class Intent:
             case ServiceItem():
                 dead = frozenset(host.name for host in self._hosts(path).values() if not host.alive)
                 slots = services.slots_of(item, self.slots.get(key, {}), dead, self.site.host)
-                fragment = services.render(item, slots) | records.render(item, self.site.domain)
+                others = self._scope(path).of("service", ServiceItem) if item.external_name else {}
+                fragment = services.render(item, slots) | records.render(item, self.site.domain, others)
                 self.slots[key] = slots
                 return fragment
             case _:

@@ -3,14 +3,16 @@
 import hashlib
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 
 from common.errors import Terminal
 
 PROTOCOLS = ("tcp", "udp", "sctp")
 
 
+@lru_cache(maxsize=16384)
 def address(value: str) -> str:
-    """A strict dotted-quad IPv4 address."""
+    """A strict dotted-quad IPv4 address. Remembered: one new pod has whole sets rendered again."""
     try:
         return str(ipaddress.IPv4Address(value))
     except ValueError as err:

@@ -152,9 +152,9 @@ def _peers(rule: PolicyRule, direction: Direction, peers: Mapping[str, _PeerSet]
         peer = peers.get(identifier)
         if peer is None:
             continue
-        output.entries[SetKey(peer.name)] = peer.spec
-        for element in peer.elements:
-            output.entries[ElementKey(peer.name, element)] = ""
+        if SetKey(peer.name) not in output.entries:  # many rules may share a large one
+            output.entries[SetKey(peer.name)] = peer.spec
+            output.entries |= dict.fromkeys((ElementKey(peer.name, element) for element in peer.elements), "")
         found.append(f"ip {side} @{peer.name}")
     if unknown and not found:
         raise Terminal(f"peer sets are unknown: {', '.join(unknown)}; the rule matches nobody")

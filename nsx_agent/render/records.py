@@ -1,8 +1,8 @@
 """DNS records of a service (Kubernetes DNS-Based Service Discovery, 1.1.0)."""
 
 import re
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Mapping
+from typing import Final, Protocol
 
 from common.errors import Terminal
 from common.messages import ServiceItem
@@ -14,8 +14,22 @@ TTL_S = 5
 _LABEL = re.compile(r"[a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9])?\Z")
 
 
-def render(service: ServiceItem, domain: str) -> dict[Key, Value]:
-    """Records of one service. Raises ``Terminal`` for names that DNS cannot carry."""
+Services = Mapping[str, ServiceItem]
+"""By item key."""
+ALIASES_MAX: Final = 8
+"""Services that are names of each other, followed."""
+
+
+def is_alias(service: ServiceItem, domain: str) -> bool:
+    """Whether the service is another name of something in the cluster."""
+    return service.external_name.rstrip(".").endswith(f".svc.{domain}")
+
+
+def render(service: ServiceItem, domain: str, others: Services) -> dict[Key, Value]:
+    """Records of one service. Raises ``Terminal`` for names that DNS cannot carry.
+
+    The resolver follows a CNAME only outside of the cluster, so an alias of ``others`` has their addresses itself.
+    """
     base = f"{_name(service.name)}.{_name(service.namespace)}.svc.{domain}."
     found: dict[tuple[str, bool], list[str]] = {}
 
@@ -23,8 +37,13 @@ def render(service: ServiceItem, domain: str) -> dict[Key, Value]:
         found.setdefault((name, redirect), []).append(f"{TTL_S} IN {record}")
 
     if service.external_name:
-        target = ".".join(_name(label) for label in service.external_name.rstrip(".").split("."))
-        add(base, f"CNAME {target}.", redirect=True)
+        end = _end(service, domain, others)
+        if isinstance(end, str):
+            target = ".".join(_name(label) for label in end.rstrip(".").split("."))
+            add(base, f"CNAME {target}.", redirect=True)
+        else:
+            for address in end:
+                add(base, f"A {addresses.address(address)}")
     targets: list[str] = []
     if service.cluster_ip:
         address = addresses.address(service.cluster_ip)
@@ -39,6 +58,24 @@ def render(service: ServiceItem, domain: str) -> dict[Key, Value]:
             for target in targets:
                 add(owner, f"SRV 0 100 {addresses.port(port.port)} {target}")
     return {RecordKey(name, redirect): tuple(sorted(set(records))) for (name, redirect), records in found.items()}
+
+
+def _end(service: ServiceItem, domain: str, others: Services) -> str | tuple[str, ...]:
+    """Where an external name leads in the end: a name outside, or addresses (none, if there is no such service)."""
+    for _ in range(ALIASES_MAX):
+        if not is_alias(service, domain):
+            return service.external_name
+        *label, name, namespace = service.external_name.rstrip(".").removesuffix(f".svc.{domain}").split(".")[-3:]
+        found = others.get(f"service/{namespace}/{name}")
+        if found is None:
+            return ()
+        if found.external_name and not label:
+            service = found
+            continue
+        if found.cluster_ip:
+            return () if label else (found.cluster_ip,)
+        return tuple(one for each in found.names if each.label == "".join(label) for one in each.addresses)
+    return ()
 
 
 def _headless(service: ServiceItem, base: str, add: "Adder") -> list[str]:

@@ -57,6 +57,16 @@ def test_what_was_deleted_while_away_goes_only_when_the_new_picture_is_complete(
     assert store.held == {"host/a": b"1"}
 
 
+def test_what_is_sent_again_is_kept_once():
+    store = filled({"host/a": bytes(1000)})
+    store.take()
+    store.restart()
+    again = bytes(1000)
+    store.put("host/a", again)
+    assert store._arriving["host/a"] is store.held["host/a"]
+    assert store._arriving["host/a"] is not again
+
+
 def test_older_manifest_of_the_epoch_is_a_duplicate():
     store = filled({"host/a": b"1"}, revision=5)
     store.put_manifest(manifest({}, 4))
