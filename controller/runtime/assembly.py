@@ -15,6 +15,8 @@ from controller.reconcilers.cronjob import CronJobReconciler
 from controller.reconcilers.custom_definitions import CustomDefinitionReconciler
 from controller.reconcilers.daemonset import DaemonSetReconciler
 from controller.reconcilers.deployment import DeploymentReconciler
+from controller.reconcilers.disruption import DisruptionReconciler
+from controller.reconcilers.endpoints_custom import CustomEndpointsReconciler
 from controller.reconcilers.endpoints_mirror import EndpointsReconciler
 from controller.reconcilers.endpointslice import EndpointSliceReconciler
 from controller.reconcilers.garbage import GarbageReconciler
@@ -84,8 +86,10 @@ def reconcilers(ports: ControllerPorts) -> list[Reconciler]:
         JobReconciler(),
         TtlAfterFinishedReconciler(),
         CronJobReconciler(),
+        DisruptionReconciler(),
         EndpointSliceReconciler(),
         EndpointsReconciler(),
+        CustomEndpointsReconciler(),
         CustomDefinitionReconciler(),
         ResourceQuotaReconciler(ports.cache.resources),
         NamespaceReconciler(ports.cache.resources),

@@ -16,6 +16,7 @@ from controller.runtime.resources import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     JOBS,
+    POD_DISRUPTION_BUDGETS,
     PODS,
     PORTS,
     REPLICA_SETS,
@@ -26,6 +27,15 @@ from controller.store.entry import Entry
 
 SERVICE_NAME: Final = "kubernetes.io/service-name"
 FINISHED: Final = ("Succeeded", "Failed")
+_SELECTING: Final = (
+    SERVICES,
+    REPLICA_SETS,
+    DEPLOYMENTS,
+    DAEMON_SETS,
+    STATEFUL_SETS,
+    JOBS,
+    POD_DISRUPTION_BUDGETS,
+)
 _ADOPTABLE: Final = frozenset((PODS, REPLICA_SETS, CONTROLLER_REVISIONS))
 
 
@@ -104,7 +114,9 @@ _BY_RESOURCE: Final[Mapping[ResourceKey, Callable[[Entry], Iterable[str]]]] = {
     ENDPOINT_SLICES: _of_slice,
     ADDRESS_BLOCKS: lambda entry: (blocks_of(entry.fields.get("spec.segment", "")),),
     PORTS: lambda entry: (port_of(entry.fields.get("spec.podUID", "")),),
-    **dict.fromkeys((SERVICES, REPLICA_SETS, DEPLOYMENTS, DAEMON_SETS, STATEFUL_SETS, JOBS), _of_selecting),
+    **dict.fromkeys(
+        (SERVICES, REPLICA_SETS, DEPLOYMENTS, DAEMON_SETS, STATEFUL_SETS, JOBS, POD_DISRUPTION_BUDGETS), _of_selecting
+    ),
 }
 
 
