@@ -83,7 +83,11 @@ async def start(
 
     Leaving the context ends the command if it still runs. Raises ``Retryable`` when it cannot be started.
     """
-    scratch = Path(tempfile.mkdtemp(prefix="exec-"))
+    # Beside the container: what a kill -9 leaves goes with it.
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix="exec-", dir=state.directory))
+    except OSError as err:
+        raise Retryable(f"cannot run a command in container {state.name}: {err}") from err
     child: list[int] = []
     ours: list[Descriptor | None] = []
     session: Session | None = None
@@ -143,16 +147,21 @@ def _pipe(child: list[int], wanted: bool, *, ours_writes: bool) -> Descriptor | 
 async def _with_terminal(command: Sequence[str], state: ContainerState, options: list[str], scratch: Path) -> Session:
     """Start with a pseudo-terminal, whose master the runtime hands over on a socket (OCI runtime command line)."""
     loop = asyncio.get_running_loop()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         listener.setblocking(False)
-        listener.bind(str(scratch / "console"))
+        # The path may be longer than a socket's address holds, so both sides go by our open directory.
+        directory = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, directory)
+        console = f"/proc/{os.getpid()}/fd/{directory}/console"
+        listener.bind(console)
         listener.listen(1)
         process = await asyncio.create_subprocess_exec(
             *command,
             *options,
             "--tty",
             "--console-socket",
-            str(scratch / "console"),
+            console,
             state.id,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,

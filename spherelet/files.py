@@ -21,7 +21,7 @@ def hostname(pod: PodView, host: str) -> str:
 
 
 def kernel_hostname(pod: PodView, host: str, domain: str) -> str:
-    """What the kernel calls the pod: its full name with ``setHostnameAsFQDN``. Raises ``Terminal`` if it is too long."""
+    """What the kernel calls the pod: the full name with ``setHostnameAsFQDN``. Raises ``Terminal`` for a long one."""
     name = hostname(pod, host)
     subdomain = pod.spec.get("subdomain")
     if not pod.spec.get("setHostnameAsFQDN") or not subdomain or pod.host_network:
