@@ -270,13 +270,21 @@ def a_wall(rng: random.Random) -> dict[Key, Value]:
     """The rendered firewall of a namespace, on top of what is always there."""
     pods = [f"10.64.0.{number}" for number in range(1, 7)]
     sets = {name: AddressSetItem(id=name, members=tuple(sorted(rng.sample(pods, 3)))) for name in "abc"}
+    blocks = ["0.0.0.0/0", "10.64.0.0/29", "10.64.0.0/30", "10.64.0.4/30", "10.64.0.2/32", "10.64.0.3/32"]
+    sets["x"] = AddressSetItem(id="x", members=(rng.choice(blocks),), excluded=tuple(rng.sample(blocks[1:], 2)))
+    ports = (
+        PolicyPort(protocol="tcp", port=80),
+        PolicyPort(protocol="tcp", port=70, end_port=rng.randint(80, 90)),
+        PolicyPort(protocol="sctp"),
+        PolicyPort(protocol="udp", port=-1, pairs=((rng.choice(pods), 53),)),
+    )
     policies = {
         f"policy/p{number}": PolicyItem(
             namespace="n",
             name=f"p{number}",
             uid=str(number),
             selected=rng.choice("abc"),
-            ingress=(PolicyRule(sets=(rng.choice("abc"),), ports=(PolicyPort(protocol="tcp", port=80),)),),
+            ingress=(PolicyRule(sets=(rng.choice("abcx"), "x"), ports=tuple(rng.sample(ports, 2))),),
             egress=rng.choice([None, (PolicyRule(any_peer=True),)]),
         )
         for number in range(rng.randint(0, 3))

@@ -1,5 +1,7 @@
 """Planning of a host's network: convergence, independence of order, and what an interrupted plan may open."""
 
+import ipaddress
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,15 +16,26 @@ from nsx_agent.render import firewall
 from nsx_agent.render.firewall import NamespaceFirewall
 
 PODS = tuple(f"10.64.0.{n}" for n in range(1, 7))
-SETS = ("a", "b", "c", "d")
+SETS, CIDRS = ("a", "b", "c", "d"), ("x", "y")
 addresses = st.lists(st.sampled_from(PODS), unique=True).map(lambda found: tuple(sorted(found)))
-ports = st.builds(
-    PolicyPort, protocol=st.sampled_from(["tcp", "udp"]), port=st.sampled_from([0, 80, 90]),
-).map(lambda one: one)  # fmt: skip
+PROTOCOLS = ("tcp", "udp", "sctp")
+ports = st.one_of(
+    st.builds(PolicyPort, protocol=st.sampled_from(PROTOCOLS), port=st.sampled_from([0, 80, 90])),
+    st.builds(
+        PolicyPort, protocol=st.sampled_from(PROTOCOLS), port=st.just(79), end_port=st.sampled_from([79, 80, 500])
+    ),
+    st.builds(
+        PolicyPort,
+        protocol=st.sampled_from(PROTOCOLS),
+        port=st.just(-1),
+        pairs=st.lists(st.tuples(st.sampled_from(PODS), st.sampled_from([80, 443])), max_size=3).map(tuple),
+    ),
+)
+blocks = st.sampled_from(["0.0.0.0/0", "10.64.0.0/29", "10.64.0.0/30", "10.64.0.4/30", "10.64.0.2/32"])
 rules = st.builds(
     PolicyRule,
     any_peer=st.booleans(),
-    sets=st.lists(st.sampled_from(SETS), unique=True, max_size=2).map(tuple),
+    sets=st.lists(st.sampled_from(SETS + CIDRS), unique=True, max_size=2).map(tuple),
     ports=st.lists(ports, max_size=2).map(tuple),
 )
 directions = st.none() | st.lists(rules, max_size=2).map(tuple)
@@ -32,6 +45,9 @@ policies = st.lists(st.tuples(st.sampled_from(SETS), directions, directions), ma
 @st.composite
 def firewalls(draw):
     sets = {name: AddressSetItem(id=name, members=draw(addresses)) for name in SETS}
+    for name in CIDRS:
+        holes = tuple(draw(st.lists(blocks, max_size=2)))
+        sets[name] = AddressSetItem(id=name, members=(draw(blocks),), excluded=holes)
     items = {
         f"policy/p{number}": PolicyItem(
             namespace="n", name=f"p{number}", uid=str(number), selected=selected, ingress=ingress, egress=egress
@@ -81,9 +97,16 @@ class Packet:
             if rest[0] == "ip" and rest[2].startswith("@"):
                 address = self.source if rest[1] == "saddr" else self.destination
                 assert SetKey(rest[2][1:]) in self.entries
-                if ElementKey(rest[2][1:], address) not in self.entries:
+                if not self._holds(rest[2][1:], address):
                     return False
                 rest = rest[3:]
+            elif rest[:3] == ["ip", "daddr", "."]:
+                protocol, name = rest[3], rest[5].removeprefix("@")
+                assert SetKey(name) in self.entries
+                pair = ElementKey(name, f"{self.destination} . {self.port}")
+                if protocol != self.protocol or pair not in self.entries:
+                    return False
+                rest = rest[6:]
             elif rest[:2] == ["meta", "l4proto"]:
                 if rest[2] != self.protocol:
                     return False
@@ -93,9 +116,20 @@ class Packet:
                 if rest[0] != self.protocol or str(self.port) not in " ".join(rest[3:end]).split(", "):
                     return False
                 rest = rest[end + 1 :]
+            elif rest[1] == "dport":
+                first, _, last = rest[2].partition("-")
+                if rest[0] != self.protocol or not int(first) <= self.port <= int(last):
+                    return False
+                rest = rest[3:]
             else:
                 raise AssertionError(f"unknown rule syntax: {' '.join(rest)}")
         return True
+
+    def _holds(self, name, address):
+        if ElementKey(name, address) in self.entries:
+            return True
+        ranges = [key.key for key in self.entries if isinstance(key, ElementKey) and key.set == name and "/" in key.key]
+        return any(ipaddress.IPv4Address(address) in ipaddress.IPv4Network(one) for one in ranges)
 
 
 def everything():
@@ -104,9 +138,20 @@ def everything():
         for source in PODS[:4]
         for destination in PODS[:4]
         if source != destination
-        for protocol in ("tcp", "udp")
+        for protocol in PROTOCOLS
         for port in (80, 443)
     ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(firewalls())
+def test_elements_of_one_interval_set_never_overlap(wall):
+    """nft refuses such a set."""
+    entries, _ = firewall.render(wall)
+    for spec in [key for key, value in entries.items() if isinstance(key, SetKey) and value == firewall.RANGES]:
+        keys = [key.key for key in entries if isinstance(key, ElementKey) and key.set == spec.name]
+        found = [ipaddress.IPv4Network(key) for key in keys]
+        assert not [(a, b) for a in found for b in found if a is not b and a.overlaps(b)]
 
 
 @settings(max_examples=60, deadline=None)
