@@ -48,7 +48,8 @@ class Uplink:
         self._clock = clock
         self._dirty = dirty
         self._wake = Wake()
-        self._subscribed: set[str] = set()
+        self._subscribed: dict[str, ScopeStore] = {}
+        """By scope path. A scope that was left and entered again has another store, which has heard nothing."""
         self._watermarks: dict[str, Watermark] = {}
         self._unsent: set[str] = set()
         self._unmatched_since: dict[str, float] = {}
@@ -126,15 +127,16 @@ class Uplink:
 
     async def _subscribe(self) -> None:
         wanted = {store.scope.path: store for store in self._desired.stores()}
-        gone = sorted(self._subscribed - wanted.keys())
+        gone = sorted(path for path, store in self._subscribed.items() if wanted.get(path) is not store)
         if gone:
             await self._session.unsubscribe([Scope(path).filter for path in gone])
-            self._subscribed.difference_update(gone)
+            for path in gone:
+                del self._subscribed[path]
         for path, store in wanted.items():
             if path not in self._subscribed:
                 store.restart()
                 await self._session.subscribe([store.scope.filter])
-                self._subscribed.add(path)
+                self._subscribed[path] = store
 
     async def _publish(self) -> None:
         paths = sorted(self._unsent)
