@@ -289,7 +289,7 @@ async def _delete_collection(api: Api, request: Request, kind: Kind) -> Answer:
     list_options(request)
     await api.ports.fresh()
     namespace = request.target.namespace if kind.namespaced else None
-    entries = [entry for entry in api.ports.cache.list(kind.key, namespace) if selection.matches(entry)]
+    entries = [entry for entry in api.ports.cache.list(kind.store_key, namespace) if selection.matches(entry)]
     await api.deleter.delete_all(kind, entries, options, request.user)
     metadata = {"resourceVersion": str(api.ports.cache.revision)}
     return Reply(200, reads.join_list(kind, entries, metadata))

@@ -94,7 +94,7 @@ class Deleter:
         """Delete one. Returns (answer bytes, whether it is gone): the object while it lingers, else a Status."""
         for _ in range(ATTEMPTS_MAX):
             await self._ports.fresh()
-            entry = self._ports.cache.get(kind.key, namespace, name)
+            entry = self._ports.cache.get(kind.store_key, namespace, name)
             if entry is None:
                 raise not_found(kind.key, name)
             _check_preconditions(kind, entry, options)

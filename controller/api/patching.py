@@ -129,7 +129,7 @@ class Patcher:
         try:
             return await self._writer.update(kind, namespace, name, transform, options, subresource), False
         except Exception as err:
-            if not is_not_found(err) or subresource or self._ports.cache.get(kind.key, namespace, name):
+            if not is_not_found(err) or subresource or self._ports.cache.get(kind.store_key, namespace, name):
                 raise
         empty: Object = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {}}
         fresh = managed.apply(

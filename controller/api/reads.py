@@ -30,7 +30,7 @@ async def get(ports: Ports, request: Request, kind: Kind) -> Reply:
         await ports.fresh()
     elif revision:
         await ports.at_least(revision)
-    entry = ports.cache.get(kind.key, request.target.namespace if kind.namespaced else "", request.target.name)
+    entry = ports.cache.get(kind.store_key, request.target.namespace if kind.namespaced else "", request.target.name)
     if entry is None:
         raise not_found(kind.key, request.target.name)
     return represent(ports, request, kind, entry.body, accepted)
@@ -55,7 +55,13 @@ def represent(
 
 def body_of(kind: Kind, body: bytes) -> bytes:
     """Stored bytes as ``kind``, which may be another version of them."""
-    return as_version(body, kind.api_version) if kind.stored_as else body
+    if kind.stored is None:
+        return body
+    if kind.stored.read is None:
+        return as_version(body, kind.api_version)
+    obj: Object = orjson.loads(body)
+    kind.stored.read(obj)
+    return orjson.dumps({**obj, "apiVersion": kind.api_version})
 
 
 def encoded(body: bytes, accepted: Accepted, status: int = 200) -> Reply:
@@ -99,7 +105,7 @@ async def _entries(ports: Ports, request: Request, kind: Kind, options: ListOpti
     if revision and revision != ANY_REVISION:
         await ports.at_least(revision)
         try:
-            return ports.cache.list_at(kind.key, namespace, revision), revision
+            return ports.cache.list_at(kind.store_key, namespace, revision), revision
         except Expired:
             if options.continue_revision:
                 raise expired_page(encode_continue(options.continue_key, ANY_REVISION)) from None
@@ -108,7 +114,7 @@ async def _entries(ports: Ports, request: Request, kind: Kind, options: ListOpti
         await ports.fresh()
     else:
         await ports.at_least(options.revision)
-    return ports.cache.list(kind.key, namespace), ports.cache.revision
+    return ports.cache.list(kind.store_key, namespace), ports.cache.revision
 
 
 def join_list(kind: Kind, entries: list[Entry], metadata: Object) -> list[bytes]:

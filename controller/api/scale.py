@@ -68,7 +68,7 @@ def _set_replicas(kind: Kind, obj: Object, replicas: int) -> None:
 async def get_scale(ports: Ports, request: Request, kind: Kind) -> Reply:
     """GET .../scale."""
     await ports.fresh()
-    entry = ports.cache.get(kind.key, request.target.namespace, request.target.name)
+    entry = ports.cache.get(kind.store_key, request.target.namespace, request.target.name)
     if entry is None:
         raise not_found(kind.key, request.target.name)
     return encoded(orjson.dumps(scale_of(kind, entry.decode())), negotiate(request.headers.get("Accept", "")))

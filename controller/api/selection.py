@@ -5,7 +5,7 @@ Spec: apimachinery ``metainternalversion/validation``, ``storage/continue.go`` (
 
 import base64
 import binascii
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -64,6 +64,9 @@ def selection_of(request: Request, kind: Kind) -> Selection:
         known = path == "metadata.name" or (path == "metadata.namespace" and kind.namespaced)
         if not known and path not in kind.selectable_fields:
             raise bad_request(f"field label not supported: {path}")
+    if kind.stored is not None and kind.stored.fields:
+        names = kind.stored.fields
+        fields = FieldSelector(tuple(replace(each, path=names.get(each.path, each.path)) for each in fields.terms))
     if request.target.name:
         only = parse_field_selector(f"metadata.name={request.target.name}")
         wanted = fields.required("metadata.name")

@@ -66,7 +66,7 @@ class _Encoder:
         self._now = ports.clock.now
         self._include = request.text("includeObject", "Metadata")
         self._headers = True
-        self.shared = form == "object" and not kind.stored_as
+        self.shared = form == "object" and kind.stored is None
         self._whole = form == "object"
         self._transform: Callable[[Object], Object] = self._table if form == "table" else table.partial
 
@@ -105,7 +105,7 @@ class _Session:
         self._clock = ports.clock
         self._kind = kind
         self._namespace = request.target.namespace if kind.namespaced and request.target.namespace else None
-        self._prefix = key_for(kind.key, self._namespace, "") if self._namespace is not None else ""
+        self._prefix = key_for(kind.store_key, self._namespace, "") if self._namespace is not None else ""
         self._selection = ALL if selection.is_everything else selection
         self._encoder = encoder
         self._bookmarks = request.flag("allowWatchBookmarks")
@@ -114,7 +114,7 @@ class _Session:
 
     async def run(self, write: Write, revision: int | None, initial: bool) -> None:
         """Write events until the time is up, the cursor expires, or the client leaves."""
-        table_log = self._cache.table(self._kind.key).log
+        table_log = self._cache.table(self._kind.store_key).log
         try:
             if initial:
                 cursor, at = table_log.end, self._cache.revision
@@ -130,7 +130,7 @@ class _Session:
 
     def _initial(self) -> Iterable[bytes]:
         # A list of references, not a generator over the table: the table goes on changing while this is sent.
-        entries = self._cache.list(self._kind.key, self._namespace)
+        entries = self._cache.list(self._kind.store_key, self._namespace)
         return (self._encoder.entry(entry) for entry in entries if self._selection.matches(entry))
 
     async def _follow(self, write: Write, table_log: EventLog, cursor: int) -> None:

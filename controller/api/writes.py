@@ -121,10 +121,10 @@ class Writer:
         self._admission.judge(request)
         if not options.apply:
             managed.track(self._ports.structure(kind).shape, None, obj, options.manager, "", now)
-        key = key_for(kind.key, obj["metadata"].get("namespace", ""), name)
+        key = key_for(kind.store_key, obj["metadata"].get("namespace", ""), name)
         stored = _stored(kind, obj)
         if options.dry_run:
-            if self._ports.cache.get(kind.key, obj["metadata"].get("namespace", ""), name):
+            if self._ports.cache.get(kind.store_key, obj["metadata"].get("namespace", ""), name):
                 raise already_exists(kind.key, name)
             return stored
         try:
@@ -149,7 +149,7 @@ class Writer:
         """
         for _ in range(ATTEMPTS_MAX):
             await self._ports.fresh()
-            entry = self._ports.cache.get(kind.key, namespace, name)
+            entry = self._ports.cache.get(kind.store_key, namespace, name)
             if entry is None:
                 raise not_found(kind.key, name)
             _check_uid(kind, entry, uid)
@@ -226,12 +226,19 @@ async def commit(ports: Ports, compares: Sequence[Compare], writes: Sequence[Put
 def served(kind: Kind, entry: Entry) -> Object:
     """A stored object as ``kind``, which may be another version of it than the one that is stored."""
     obj = entry.decode()
+    if kind.stored is not None and kind.stored.read is not None:
+        kind.stored.read(obj)
     obj["apiVersion"] = kind.api_version
     return obj
 
 
 def _stored(kind: Kind, obj: Object) -> bytes:
-    return encode({**obj, "apiVersion": kind.stored_as} if kind.stored_as else obj)
+    if kind.stored is None:
+        return encode(obj)
+    made = {**obj, "apiVersion": kind.stored.api_version}
+    if kind.stored.write is not None:
+        kind.stored.write(made)
+    return encode(made)
 
 
 def _check_uid(kind: Kind, entry: Entry, uid: str | None) -> None:

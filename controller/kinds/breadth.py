@@ -69,23 +69,6 @@ _TABLE: Final[dict[tuple[str, str, str], tuple[Row, ...]]] = {
             ),
         ),
     ),
-    ("autoscaling", "v2", "io.k8s.api.autoscaling.v2"): (
-        Row(
-            "HorizontalPodAutoscaler",
-            "horizontalpodautoscalers",
-            "hpa",
-            True,
-            "status",
-            "all",
-            (
-                at("Reference", "spec.scaleTargetRef.name"),
-                at("MinPods", "spec.minReplicas"),
-                at("MaxPods", "spec.maxReplicas"),
-                at("Replicas", "status.currentReplicas", empty=0),
-                AGE,
-            ),
-        ),
-    ),
     ("policy", "v1", "io.k8s.api.policy.v1"): (
         Row(
             "PodDisruptionBudget",

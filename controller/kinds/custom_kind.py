@@ -10,7 +10,7 @@ from controller.kinds import custom_definition, custom_validation
 from controller.kinds.columns import AGE, dig, since
 from controller.kinds.custom_schema import EMBEDDED, HEAD, OBJECT_META, CustomStructure, fill
 from controller.kinds.jsonpath import compile_path
-from controller.kinds.kind import VERBS, Column, Kind, Object, ScalePaths, Subwrite
+from controller.kinds.kind import VERBS, Column, Kind, Object, ResourceKey, ScalePaths, Stored, Subwrite
 from controller.kinds.rules import Errors
 
 ESTABLISHED: Final = "Established"
@@ -77,7 +77,7 @@ def _kind(definition: Object, version: Object) -> Kind:
         structure=CustomStructure(schema),
         definitions=definitions,
         definitions_digest=hashlib.sha256(orjson.dumps(definitions)).hexdigest(),
-        stored_as=f"{group}/{stored}" if stored != name else "",
+        stored=Stored(ResourceKey(group, names["plural"]), f"{group}/{stored}") if stored != name else None,
         unconditional_update=False,
         scale_paths=_scale_paths(subresources.get("scale")),
         deprecation=_deprecation(version, group, names["kind"]),

@@ -1,10 +1,12 @@
-"""Events of core/v1."""
+"""Events of core/v1, and events.k8s.io/v1, which is another view of the same objects."""
 
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 from controller.kinds.columns import at, computed, dig, since
-from controller.kinds.kind import Column, Kind, Object
-from controller.kinds.rules import Errors, invalid
+from controller.kinds.kind import Column, Kind, Object, Stored
+from controller.kinds.rules import Errors, invalid, required
 
 
 def _seen(event: Object) -> Any:
@@ -96,4 +98,73 @@ EVENT: Final = Kind(
     validate=_validate,
 )
 
+# Of events.k8s.io: of core.
+_RENAMED: Final = {
+    "regarding": "involvedObject",
+    "note": "message",
+    "reportingController": "reportingComponent",
+    "deprecatedSource": "source",
+    "deprecatedFirstTimestamp": "firstTimestamp",
+    "deprecatedLastTimestamp": "lastTimestamp",
+    "deprecatedCount": "count",
+}
+
+
+def _rename(obj: Object, names: Iterable[tuple[str, str]]) -> None:
+    for old, new in names:
+        if old in obj:
+            obj[new] = obj.pop(old)
+
+
+def _from_core(event: Object) -> None:
+    _rename(event, ((core, new) for new, core in _RENAMED.items()))
+
+
+def _to_core(event: Object) -> None:
+    _rename(event, _RENAMED.items())
+    _default(event)
+
+
+def _seen_as_core(cell: Callable[[Object, float], Any]) -> Callable[[Object, float], Any]:
+    def shown(event: Object, now: float) -> Any:
+        core = {**event}
+        _to_core(core)
+        return cell(core, now)
+
+    return shown
+
+
+def _validate_new(event: Object) -> Errors:
+    """``ValidateEventCreate`` of events.k8s.io/v1, which asks for more than core does."""
+    core = {**event}
+    _to_core(core)
+    errors = _validate(core)
+    if not event.get("eventTime") and not event.get("deprecatedFirstTimestamp"):
+        errors.append(required("eventTime"))
+    for key in ("reportingController", "reportingInstance", "action", "reason"):
+        if not event.get(key) and event.get("eventTime"):
+            errors.append(required(key))
+    if event.get("type") not in ("Normal", "Warning"):
+        errors.append(invalid("type", event.get("type") or "", "has invalid value: " + str(event.get("type") or "")))
+    return errors
+
+
+_NEW_FIELDS: Final = {
+    **{f"regarding.{key}": f"involvedObject.{key}" for key in _INVOLVED},
+    "reportingController": "reportingComponent",
+}
+
+NEW_EVENT: Final = replace(
+    EVENT,
+    group="events.k8s.io",
+    schema="io.k8s.api.events.v1.Event",
+    columns=tuple(replace(each, cell=_seen_as_core(each.cell)) for each in EVENT.columns),
+    selectable_fields={**EVENT.selectable_fields, **dict.fromkeys(_NEW_FIELDS, _text(""))},
+    stored=Stored(EVENT.key, "v1", _from_core, _to_core, _NEW_FIELDS),
+    default=lambda event: None,
+    validate=lambda event: [],
+    validate_create=_validate_new,
+)
+
 CORE_KINDS: Final = (EVENT,)
+NEW_KINDS: Final = (NEW_EVENT,)

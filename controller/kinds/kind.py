@@ -5,6 +5,7 @@ Objects are plain JSON dicts (``Object``): nothing a user wrote may be lost, so 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -77,6 +78,17 @@ class Subwrite(NamedTuple):
     validate: Callable[[Object, Object], list[FieldError]]
 
 
+class Stored(NamedTuple):
+    """Another kind whose stored objects this kind shows: ``read`` brings one to this kind's fields, ``write`` back, in
+    place; the generic layer changes apiVersion. ``fields`` maps field selectors of this kind to the other's."""
+
+    key: ResourceKey
+    api_version: str
+    read: Callable[[Object], None] | None = None
+    write: Callable[[Object], None] | None = None
+    fields: Mapping[str, str] = MappingProxyType({})
+
+
 class ScalePaths(NamedTuple):
     """JSON paths that the scale subresource goes by; ``selector`` names a serialized selector, or is empty."""
 
@@ -135,8 +147,8 @@ class Kind:
     definitions: Mapping[str, Object] = field(default_factory=dict)
     """Definitions that this kind adds to OpenAPI; ``definitions_digest`` changes with them."""
     definitions_digest: str = ""
-    stored_as: str = ""
-    """apiVersion of stored objects, where it is not this kind's own."""
+    stored: "Stored | None" = None
+    """How objects are stored, where it is not as this kind."""
     list_kind: str = ""
     scale_paths: ScalePaths | None = None
     deprecation: str = ""
@@ -149,6 +161,11 @@ class Kind:
     @property
     def kind_of_list(self) -> str:
         return self.list_kind or f"{self.kind}List"
+
+    @property
+    def store_key(self) -> ResourceKey:
+        """What storage and watches are keyed by."""
+        return self.stored.key if self.stored is not None else self.key
 
     @property
     def api_version(self) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from controller.kinds import (
+    autoscaling,
     batch,
     breadth,
     certificates,
@@ -91,6 +92,8 @@ REGISTRY: Final = Registry(
         *discovery.KINDS,
         *coordination.KINDS,
         *network.KINDS,
+        *autoscaling.KINDS,
+        *events.NEW_KINDS,
         *custom_definition.KINDS,
         *certificates.KINDS,
         *breadth.KINDS,

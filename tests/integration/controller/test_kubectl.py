@@ -111,3 +111,35 @@ async def test_owners_of_fields_can_be_forgotten_and_moved(api_server: ApiServer
     assert "kubectl-client-side-apply" not in (await kubectl(*managers)).split()
     await kubectl("patch", "cm", "one", "--type=merge", "-p", '{"metadata":{"managedFields":[{}]}}')
     assert await kubectl(*managers) == ""
+
+
+async def test_one_object_is_shown_under_two_versions_and_groups(api_server: ApiServer) -> None:
+    kubectl = api_server.kubectl
+    await kubectl("apply", "-f", "-", stdin=DEPLOYMENT)
+    await kubectl("autoscale", "deployment", "web", "--max=5", "--cpu-percent=70")
+    assert "cpu: <unknown>/70%" in await kubectl("get", "hpa")
+    older = json.loads(await kubectl("get", "horizontalpodautoscalers.v1.autoscaling", "web", "-o", "json"))
+    assert (older["apiVersion"], older["spec"]["targetCPUUtilizationPercentage"]) == ("autoscaling/v1", 70)
+    await kubectl("patch", "horizontalpodautoscalers.v1.autoscaling", "web", "-p", '{"spec":{"maxReplicas":6}}')
+    newer = json.loads(await kubectl("get", "horizontalpodautoscalers.v2.autoscaling", "web", "-o", "json"))
+    assert (newer["apiVersion"], newer["spec"]["maxReplicas"]) == ("autoscaling/v2", 6)
+    event = {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": "e", "namespace": "default"},
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+        "regarding": {"kind": "Pod", "name": "p", "namespace": "default"},
+        "reportingController": "example.com/c",
+        "reportingInstance": "c-1",
+        "action": "Act",
+        "reason": "Why",
+        "note": "words",
+        "type": "Normal",
+    }
+    await kubectl("create", "-f", "-", stdin=json.dumps(event))
+    assert "words" in await kubectl("get", "events", "--field-selector", "involvedObject.name=p")
+    picked = await kubectl("get", "events.events.k8s.io", "--field-selector", "regarding.name=p", "-o", "json")
+    [found] = json.loads(picked)["items"]
+    assert (found["apiVersion"], found["note"]) == ("events.k8s.io/v1", "words")
+    await kubectl("delete", "events.events.k8s.io", "e")
+    assert "words" not in await kubectl("get", "events")

@@ -149,8 +149,8 @@ def version(name: str, *, storage: bool = False, served: bool = True, **schema: 
 
 def test_a_definition_makes_a_kind_per_served_version() -> None:
     made = kinds_of(definition())
-    assert [(kind.api_version, kind.stored_as) for kind in made] == [
-        ("example.com/v1", ""),
+    assert [(kind.api_version, kind.stored and kind.stored.api_version) for kind in made] == [
+        ("example.com/v1", None),
         ("example.com/v1alpha1", "example.com/v1"),
     ]
     assert (made[0].singular, made[0].kind_of_list, made[0].namespaced) == ("thing", "ThingList", False)
