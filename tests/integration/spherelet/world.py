@@ -31,6 +31,8 @@ class FakeApi:
         self.events: list[Object] = []
         self.status_writes: dict[str, list[Object]] = {}
         self.revision = 1
+        self.watches = 0
+        """How many were ever opened."""
         self._watchers: list[asyncio.Queue[Object]] = []
         self.url = ""
 
@@ -92,6 +94,7 @@ class FakeApi:
             return web.json_response({"metadata": {"resourceVersion": str(self.revision)}, "items": items})
         queue: asyncio.Queue[Object] = asyncio.Queue()
         self._watchers.append(queue)
+        self.watches += 1
         answer = web.StreamResponse()
         await answer.prepare(request)
         with contextlib.suppress(ConnectionError):
