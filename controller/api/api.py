@@ -185,6 +185,7 @@ class Api:
             dry_run=dry_run(request),
             strict=bodies.strictness(request.text("fieldValidation")),
             apply=apply,
+            warnings=request.warnings,
         )
 
 

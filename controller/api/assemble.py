@@ -11,6 +11,7 @@ from controller.api.admission import (
     default_tolerations,
     namespace_lifecycle,
     node_restriction,
+    pod_security,
     priority,
     service_account,
 )
@@ -77,6 +78,8 @@ def assemble(
     certificates = CertificateAdmission(authorizer, clock)
     ranger = LimitRanger(lambda resource, namespace: (entry.decode() for entry in cache.list(resource, namespace)))
     chain = Admission(
-        (*ADMISSION, certificates.admit, *admission, ranger.admit), (QuotaKeeper(cache, clock).admit,), cache.get
+        (*ADMISSION, certificates.admit, *admission, ranger.admit),
+        (pod_security.judge, QuotaKeeper(cache, clock).admit),
+        cache.get,
     )
     return Api(ports, authenticator, authorizer, chain, routes, metrics)

@@ -39,6 +39,8 @@ class WriteOptions:
     strict: str = "Ignore"
     apply: bool = False
     """Server-side apply: the transform has already set managedFields."""
+    warnings: list[str] | None = None
+    """Receives what admission warns the client of."""
 
 
 class Writer:
@@ -118,7 +120,7 @@ class Writer:
         name = obj["metadata"].get("name", "")
         if errors:
             raise invalid(kind.group, kind.kind, name, errors)
-        self._admission.judge(request)
+        self._judge(request, options)
         if not options.apply:
             managed.track(self._ports.structure(kind).shape, None, obj, options.manager, "", now)
         key = key_for(kind.store_key, obj["metadata"].get("namespace", ""), name)
@@ -190,11 +192,16 @@ class Writer:
             errors += kind.validate(new) + kind.validate_update(new, old)
         if errors:
             raise invalid(kind.group, kind.kind, name, errors)
-        self._admission.judge(request)
+        self._judge(request, options)
         metadata.bump_generation(kind, new, old)
         if not options.apply:
             now = rfc3339(self._ports.clock.now())
             managed.track(self._ports.structure(kind).shape, old, new, options.manager, subresource, now)
+
+    def _judge(self, request: AdmissionRequest, options: WriteOptions) -> None:
+        self._admission.judge(request)
+        if options.warnings is not None:
+            options.warnings.extend(text for text in request.warnings if text not in options.warnings)
 
     async def _replace(self, kind: Kind, entry: Entry, new: Object, options: WriteOptions) -> bytes:
         stored = _stored(kind, new)

@@ -14,7 +14,7 @@ from controller.store.entry import Entry
 class AdmissionRequest:
     """One write. ``obj`` may be changed in place (``old`` not); on DELETE it is the object to be deleted.
 
-    ``undo`` is called, last first, when the write does not happen after all.
+    ``undo`` is called, last first, when the write does not happen after all; ``warnings`` go to the client.
     """
 
     operation: Literal["CREATE", "UPDATE", "DELETE"]
@@ -25,6 +25,7 @@ class AdmissionRequest:
     subresource: str
     dry_run: bool
     undo: list[Callable[[], object]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 class NotYet(ApiError):

@@ -87,3 +87,28 @@ async def test_pods_get_defaults_and_stay_within_bounds(api_server: ApiServer) -
         "exceeded quota: q, requested: requests.cpu=200m, used: requests.cpu=400m, limited: requests.cpu=500m"
         in refused
     )
+
+
+async def test_namespaces_set_how_far_pods_may_go(api_server: ApiServer) -> None:
+    kubectl = api_server.kubectl
+    await kubectl("create", "-f", "-", stdin=ACCOUNT)
+    await kubectl(
+        "label",
+        "ns",
+        "default",
+        "pod-security.kubernetes.io/enforce=baseline",
+        "pod-security.kubernetes.io/warn=restricted",
+    )
+    await kubectl("create", "-f", "-", stdin=pod("fine"))
+    wrong = json.loads(pod("wrong"))
+    wrong["spec"]["hostNetwork"] = True
+    refused = await kubectl("create", "-f", "-", stdin=json.dumps(wrong), check=False)
+    assert 'violates PodSecurity "baseline:latest": host namespaces (hostNetwork=true)' in refused
+    deployed = await kubectl(
+        "create", "deployment", "d", "--image=busybox", "--warnings-as-errors", "--dry-run=server", check=False
+    )
+    assert 'would violate PodSecurity "restricted:latest"' in deployed
+    refused = await kubectl(
+        "label", "ns", "default", "--overwrite", "pod-security.kubernetes.io/enforce=max", check=False
+    )
+    assert "must be one of privileged, baseline, restricted" in refused
