@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from controller.scheduler import filters, scores
 from controller.scheduler.model import NodeState, PodNeeds
+from controller.scheduler.neighbours import Neighbours
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,11 @@ class Unschedulable:
 
 
 def choose(
-    pod: PodNeeds, nodes: Sequence[NodeState], seed: int, without_address: Collection[str] = ()
+    pod: PodNeeds,
+    nodes: Sequence[NodeState],
+    seed: int,
+    neighbours: Neighbours,
+    without_address: Collection[str] = (),
 ) -> Placed | Unschedulable:
     """The fitting node with the highest score; equal scores are drawn by a hash of ``seed``, pod and node.
 
@@ -32,7 +37,7 @@ def choose(
     reasons: list[tuple[str, ...]] = []
     fitting: list[NodeState] = []
     for node in nodes:
-        against = filters.against(pod, node)
+        against = filters.against(pod, node) or neighbours.against(node)
         if not against and node.name in without_address:
             against = ("node(s) had no free address in the namespace's segment",)
         if against:
@@ -41,7 +46,8 @@ def choose(
             fitting.append(node)
     if not fitting:
         return Unschedulable(filters.explain(reasons, len(nodes)))
-    best = max(fitting, key=lambda node: (scores.total(pod, node, fitting), _draw(seed, pod, node)))
+    scored = zip(scores.totals(pod, fitting, neighbours), fitting, strict=True)
+    _, best = max(scored, key=lambda each: (each[0], _draw(seed, pod, each[1])))
     return Placed(best.name)
 
 

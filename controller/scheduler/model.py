@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from common.quantity import Quantity
-from common.selectors import LabelSelector, requirement
+from common.selectors import LabelSelector, from_label_selector, requirement
 from controller.kinds.kind import Object
 
 NOT_READY: Final = "node.kubernetes.io/not-ready"
@@ -70,6 +70,46 @@ class HostPort:
         return same and (not self.address or not other.address or self.address == other.address)
 
 
+@dataclass(frozen=True, slots=True)
+class PodTerm:
+    """One ``podAffinityTerm``. ``namespaces`` empty and no selector of namespaces: the pod's own."""
+
+    selector: LabelSelector
+    namespaces: frozenset[str]
+    namespace_selector: LabelSelector | None
+    topology_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpreadConstraint:
+    """One ``topologySpreadConstraint``; ``hard`` is ``DoNotSchedule``."""
+
+    max_skew: int
+    topology_key: str
+    hard: bool
+    selector: LabelSelector
+    min_domains: int
+    honor_affinity: bool
+    honor_taints: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Closeness:
+    """What a pod wants of other pods: to be near some, far from some, spread among some."""
+
+    near: tuple[PodTerm, ...] = ()
+    far: tuple[PodTerm, ...] = ()
+    rather_near: tuple[tuple[int, PodTerm], ...] = ()
+    """Weights, negative for those to be rather far from."""
+    spread: tuple[SpreadConstraint, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.near or self.far or self.rather_near or self.spread)
+
+
+NO_WISHES: Final = Closeness()
+
+
 @dataclass(frozen=True)
 class PodNeeds:
     """A pod as the scheduler sees it."""
@@ -88,10 +128,31 @@ class PodNeeds:
     tolerations: tuple[Toleration, ...]
     host_ports: tuple[HostPort, ...]
     host_network: bool
+    closeness: Closeness
+    preempts: bool
+    """May push away pods of lower priority."""
 
     @cached_property
     def key(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class BoundPod:
+    """A pod on a node, or about to be there, as others see it."""
+
+    uid: str
+    namespace: str
+    name: str
+    node: str
+    labels: Mapping[str, str]
+    requests: Mapping[str, int]
+    host_ports: tuple[HostPort, ...]
+    owner: str
+    priority: int
+    created: str
+    closeness: Closeness
+    deleting: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,6 +246,57 @@ def needs_of(pod: Object) -> PodNeeds:
         ),
         host_ports=host_ports_of(pod),
         host_network=bool(spec.get("hostNetwork")),
+        closeness=closeness_of(pod),
+        preempts=spec.get("preemptionPolicy") != "Never",
+    )
+
+
+def closeness_of(pod: Object) -> Closeness:
+    """Pod affinity, anti-affinity and topology spread of a pod."""
+    spec, labels = pod["spec"], pod["metadata"].get("labels") or {}
+    affinity = spec.get("affinity") or {}
+    near, far = affinity.get("podAffinity") or {}, affinity.get("podAntiAffinity") or {}
+    constraints = spec.get("topologySpreadConstraints") or ()
+    if not near and not far and not constraints:
+        return NO_WISHES
+    required, preferred = (f"{word}DuringSchedulingIgnoredDuringExecution" for word in ("required", "preferred"))
+    wishes = [(each["weight"], _pod_term(each["podAffinityTerm"], labels)) for each in near.get(preferred) or ()]
+    wishes += [(-each["weight"], _pod_term(each["podAffinityTerm"], labels)) for each in far.get(preferred) or ()]
+    return Closeness(
+        near=tuple(_pod_term(each, labels) for each in near.get(required) or ()),
+        far=tuple(_pod_term(each, labels) for each in far.get(required) or ()),
+        rather_near=tuple(wishes),
+        spread=tuple(_spread(each, labels) for each in constraints),
+    )
+
+
+def _with_label_keys(selector: LabelSelector, term: Object, labels: Mapping[str, str]) -> LabelSelector:
+    """``matchLabelKeys`` ask for the pod's own value of a label, ``mismatchLabelKeys`` for any other."""
+    found = list(selector.requirements)
+    for field, operator in (("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")):
+        found += [requirement(key, operator, [labels[key]]) for key in term.get(field) or () if key in labels]
+    return LabelSelector(tuple(found), selector.nothing)
+
+
+def _pod_term(term: Object, labels: Mapping[str, str]) -> PodTerm:
+    chosen = term.get("namespaceSelector")
+    return PodTerm(
+        selector=_with_label_keys(from_label_selector(term.get("labelSelector")), term, labels),
+        namespaces=frozenset(term.get("namespaces") or ()),
+        namespace_selector=None if chosen is None else from_label_selector(chosen),
+        topology_key=term["topologyKey"],
+    )
+
+
+def _spread(constraint: Object, labels: Mapping[str, str]) -> SpreadConstraint:
+    return SpreadConstraint(
+        max_skew=constraint["maxSkew"],
+        topology_key=constraint["topologyKey"],
+        hard=constraint.get("whenUnsatisfiable", "DoNotSchedule") == "DoNotSchedule",
+        selector=_with_label_keys(from_label_selector(constraint.get("labelSelector")), constraint, labels),
+        min_domains=constraint.get("minDomains") or 1,
+        honor_affinity=constraint.get("nodeAffinityPolicy", "Honor") == "Honor",
+        honor_taints=constraint.get("nodeTaintsPolicy", "Ignore") == "Honor",
     )
 
 

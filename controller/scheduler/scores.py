@@ -1,66 +1,83 @@
-"""How good a fitting node is for a pod: each score 0..100, weighted. Pure."""
+"""How good fitting nodes are for a pod: each score 0..100, weighted. Pure; one pass over the nodes per score."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from controller.scheduler.filters import tolerated
 from controller.scheduler.model import NodeState, PodNeeds
+from controller.scheduler.neighbours import Neighbours
 
-Score = Callable[[PodNeeds, NodeState, Sequence[NodeState]], float]
-"""(pod, node, all fitting nodes)."""
+Score = Callable[[PodNeeds, Sequence[NodeState], Neighbours], list[float]]
+"""(pod, all fitting nodes, other pods) -> one number per node."""
 _CPU_DEFAULT_MILLI: Final = 100
 _MEMORY_DEFAULT_BYTES: Final = 200 * 1024 * 1024
 """What a container without requests counts as, for scores only (kube-scheduler's non-zero requests)."""
 
 
-def _shares(pod: PodNeeds, node: NodeState) -> list[float]:
-    """Used part of cpu and memory with the pod on it, 0..1."""
-    found = []
-    for name, default in (("cpu", _CPU_DEFAULT_MILLI), ("memory", _MEMORY_DEFAULT_BYTES)):
-        capacity = node.allocatable.get(name, 0)
-        used = node.requested.get(name, 0) + (pod.requests.get(name) or default)
-        found.append(min(1.0, used / capacity) if capacity else 1.0)
-    return found
+def _share(pod: PodNeeds, node: NodeState, name: str, default: int) -> float:
+    """Used part of a resource with the pod on the node, 0..1."""
+    capacity = node.allocatable.get(name, 0)
+    used = node.requested.get(name, 0) + (pod.requests.get(name) or default)
+    return min(1.0, used / capacity) if capacity else 1.0
 
 
-def least_allocated(pod: PodNeeds, node: NodeState, fitting: Sequence[NodeState]) -> float:
-    shares = _shares(pod, node)
-    return 100 * (1 - sum(shares) / len(shares))
+def _shares(pod: PodNeeds, node: NodeState) -> tuple[float, float]:
+    return _share(pod, node, "cpu", _CPU_DEFAULT_MILLI), _share(pod, node, "memory", _MEMORY_DEFAULT_BYTES)
 
 
-def balanced(pod: PodNeeds, node: NodeState, fitting: Sequence[NodeState]) -> float:
-    cpu, memory = _shares(pod, node)
-    return 100 * (1 - abs(cpu - memory))
+def _less_is_better(amounts: Sequence[float]) -> list[float]:
+    most = max(amounts)
+    return [100 * (1 - amount / most) if most else 100.0 for amount in amounts]
 
 
-def spread(pod: PodNeeds, node: NodeState, fitting: Sequence[NodeState]) -> float:
+def _more_is_better(amounts: Sequence[float]) -> list[float]:
+    least, most = min(amounts), max(amounts)
+    return [100 * (amount - least) / (most - least) if most > least else 0.0 for amount in amounts]
+
+
+def least_allocated(pod: PodNeeds, fitting: Sequence[NodeState], neighbours: Neighbours) -> list[float]:
+    return [100 * (1 - sum(_shares(pod, node)) / 2) for node in fitting]
+
+
+def balanced(pod: PodNeeds, fitting: Sequence[NodeState], neighbours: Neighbours) -> list[float]:
+    return [100 * (1 - abs(cpu - memory)) for cpu, memory in (_shares(pod, node) for node in fitting)]
+
+
+def spread(pod: PodNeeds, fitting: Sequence[NodeState], neighbours: Neighbours) -> list[float]:
     """Siblings (same controller) apart."""
     if not pod.owner:
-        return 0.0
-    most = max(each.owners.get(pod.owner, 0) for each in fitting)
-    return 100 * (1 - node.owners.get(pod.owner, 0) / most) if most else 100.0
+        return [0.0] * len(fitting)
+    return _less_is_better([node.owners.get(pod.owner, 0) for node in fitting])
 
 
-def fewest_pods(pod: PodNeeds, node: NodeState, fitting: Sequence[NodeState]) -> float:
+def fewest_pods(pod: PodNeeds, fitting: Sequence[NodeState], neighbours: Neighbours) -> list[float]:
     """Pods without requests must not pile up."""
-    most = max(each.requested.get("pods", 0) for each in fitting)
-    return 100 * (1 - node.requested.get("pods", 0) / most) if most else 100.0
+    return _less_is_better([node.requested.get("pods", 0) for node in fitting])
 
 
-def preferred_affinity(pod: PodNeeds, node: NodeState, fitting: Sequence[NodeState]) -> float:
-    def weight(each: NodeState) -> int:
-        return sum(amount for amount, term in pod.preferred if term.matches(each))
-
-    best = max(weight(each) for each in fitting) if pod.preferred else 0
-    return 100 * weight(node) / best if best else 0.0
+def preferred_affinity(pod: PodNeeds, fitting: Sequence[NodeState], neighbours: Neighbours) -> list[float]:
+    if not pod.preferred:
+        return [0.0] * len(fitting)
+    return _more_is_better([sum(w for w, term in pod.preferred if term.matches(node)) for node in fitting])
 
 
-def soft_taints(pod: PodNeeds, node: NodeState, fitting: Sequence[NodeState]) -> float:
-    def count(each: NodeState) -> int:
-        return sum(t.effect == "PreferNoSchedule" and not tolerated(pod, t) for t in each.taints)
+def soft_taints(pod: PodNeeds, fitting: Sequence[NodeState], neighbours: Neighbours) -> list[float]:
+    def count(node: NodeState) -> int:
+        return sum(t.effect == "PreferNoSchedule" and not tolerated(pod, t) for t in node.taints)
 
-    worst = max(count(each) for each in fitting)
-    return 100 * (1 - count(node) / worst) if worst else 100.0
+    return _less_is_better([count(node) for node in fitting])
+
+
+def soft_spread(pod: PodNeeds, fitting: Sequence[NodeState], neighbours: Neighbours) -> list[float]:
+    """Topology spread constraints that may be violated."""
+    amounts = [neighbours.crowding(node) for node in fitting]
+    least = min(amounts)
+    return _less_is_better([amount - least for amount in amounts])
+
+
+def company(pod: PodNeeds, fitting: Sequence[NodeState], neighbours: Neighbours) -> list[float]:
+    """Preferred pod affinity and anti-affinity, the pod's own and that of pods there."""
+    return _more_is_better([neighbours.liking(node) for node in fitting])
 
 
 SCORES: Final[tuple[tuple[float, Score], ...]] = (
@@ -70,9 +87,12 @@ SCORES: Final[tuple[tuple[float, Score], ...]] = (
     (0.5, fewest_pods),
     (2, preferred_affinity),
     (3, soft_taints),
+    (2, soft_spread),
+    (2, company),
 )
 
 
-def total(pod: PodNeeds, node: NodeState, fitting: Sequence[NodeState]) -> float:
-    """Weighted sum."""
-    return sum(weight * score(pod, node, fitting) for weight, score in SCORES)
+def totals(pod: PodNeeds, fitting: Sequence[NodeState], neighbours: Neighbours) -> list[float]:
+    """Weighted sums, one per node. ``fitting`` is not empty."""
+    parts = [(weight, score(pod, fitting, neighbours)) for weight, score in SCORES]
+    return [sum(weight * found[index] for weight, found in parts) for index in range(len(fitting))]

@@ -27,6 +27,8 @@ PURE = (
     "controller/scheduler/filters.py",
     "controller/scheduler/scores.py",
     "controller/scheduler/choose.py",
+    "controller/scheduler/neighbours.py",
+    "controller/scheduler/preempt.py",
     "spherelet/admission.py",
     "spherelet/model.py",
     "spherelet/seams.py",

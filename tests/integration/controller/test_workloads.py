@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from controller.api.local import LocalClient
 from controller.api.status import ApiError
-from controller.kinds.kind import Object
+from controller.kinds.kind import Object, ResourceKey
 from controller.runtime import assembly
 from controller.runtime.resources import (
     CONFIG_MAPS,
@@ -283,10 +283,56 @@ async def test_a_pod_that_fits_nowhere_says_why(world: World) -> None:
                     return str(condition.get("message", ""))
         return ""
 
-    assert await world.until(message) == "0/3 nodes are available: 3 Insufficient cpu."
+    assert await world.until(message) == (
+        "0/3 nodes are available: 3 Insufficient cpu. "
+        "preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
+    )
     await world.until(lambda: "FailedScheduling" in {e.decode()["reason"] for e in world.entries(EVENTS, "default")})
     await world.hosts.register("host-4", cpu="100")
     await world.until(lambda: world.pods()[0]["spec"].get("nodeName") == "host-4")
+
+
+async def test_the_important_push_the_others_away_and_take_their_place(world: World) -> None:
+    local = world.server.local
+    for name, value in (("low", 1), ("high", 1000)):
+        meta = {"name": name}
+        kind = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": meta, "value": value}
+        await local.create(ResourceKey("scheduling.k8s.io", "priorityclasses"), kind)
+
+    async def make(name: str, priority: str) -> None:
+        container = {"name": "c", "image": "i", "resources": {"requests": {"cpu": "3"}}}
+        spec = {"priorityClassName": priority, "containers": [container]}
+        meta = {"name": name, "namespace": "default"}
+        await local.create(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+
+    for number in range(3):
+        await make(f"low-{number}", "low")
+    await world.until(lambda: all(pod["spec"].get("nodeName") for pod in world.pods()) and len(world.pods()) == 3)
+    await make("high", "high")
+    await world.until(lambda: {p["metadata"]["name"]: p for p in world.pods()}["high"]["spec"].get("nodeName"))
+    assert len(world.pods()) == 3
+    await world.until(lambda: "Preempted" in {e.decode()["reason"] for e in world.entries(EVENTS, "default")})
+
+
+async def test_who_waits_for_room_is_placed_at_once_when_there_is_some(world: World) -> None:
+    """Also after many failures, when its backoff would be long."""
+    local = world.server.local
+    container = {"name": "c", "image": "i", "resources": {"requests": {"cpu": "3"}}}
+    for name in ("a", "b", "c", "late"):
+        meta = {"name": name, "namespace": "default"}
+        spec = {"containers": [container]}
+        await local.create(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+
+    def waiting() -> list[str]:
+        return [pod["metadata"]["name"] for pod in world.pods() if not pod["spec"].get("nodeName")]
+
+    for number in range(4):
+        await world.until(lambda: len(waiting()) == 1)
+        gone = next(pod for pod in world.pods() if pod["spec"].get("nodeName"))["metadata"]
+        await local.delete(PODS, "default", gone["name"], uid=gone["uid"])
+        await world.until(lambda: not waiting(), 2.0)
+        meta = {"name": f"next-{number}", "namespace": "default"}
+        await local.create(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
 
 
 async def test_a_bind_is_all_or_nothing_and_happens_once(world: World) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from controller.kinds.kind import Object
 from controller.scheduler.choose import Placed, Unschedulable, choose
-from controller.scheduler.model import needs_of, requests_of
+from controller.scheduler.model import PodNeeds, needs_of, requests_of
+from controller.scheduler.neighbours import Neighbours
 from controller.scheduler.snapshot import Snapshot
 
 
@@ -36,7 +37,14 @@ def decide(wanted: Object, nodes: list[Object], bound: list[Object] | None = Non
         snapshot.put_node(each)
     for each in bound or []:
         snapshot.put_pod(each)
-    return choose(needs_of(wanted), snapshot.nodes(), seed=1)
+    return place(needs_of(wanted), snapshot)
+
+
+def place(needs: PodNeeds, snapshot: Snapshot, **namespaces: dict[str, str]) -> Placed | Unschedulable:
+    """``namespaces``: their labels."""
+    nodes = snapshot.nodes()
+    around = Neighbours(needs, nodes, snapshot.bound(), snapshot.repelling(), {"d": {}, **namespaces}.get)
+    return choose(needs, nodes, 1, around)
 
 
 TAINT = {"key": "dedicated", "value": "db", "effect": "NoSchedule"}
@@ -124,9 +132,9 @@ def test_an_assumption_counts_until_it_is_taken_back() -> None:
     snapshot.put_node(node("a"))
     big = needs_of(pod("big", cpu="3"))
     snapshot.assume(big, "a")
-    assert isinstance(choose(needs_of(pod("next", cpu="2")), snapshot.nodes(), 0), Unschedulable)
+    assert isinstance(place(needs_of(pod("next", cpu="2")), snapshot), Unschedulable)
     snapshot.drop_pod("big")
-    assert choose(needs_of(pod("next", cpu="2")), snapshot.nodes(), 0) == Placed("a")
+    assert place(needs_of(pod("next", cpu="2")), snapshot) == Placed("a")
 
 
 def test_init_containers_and_sidecars_count_as_kubelet_counts_them() -> None:
