@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from spherelet.runtime import cgroups
+
 pytestmark = pytest.mark.integration
 Object = dict[str, Any]
 STAY = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
@@ -60,6 +62,24 @@ async def test_containers_share_processes_and_orphans_are_reaped(host: Any) -> N
     told = {each["involvedObject"].get("fieldPath", "") for each in host.api.events}
     assert not any("pause" in each for each in told)
     await removed(host, "shared")
+
+
+async def test_what_a_container_leaves_in_a_shared_namespace_ends_with_it(host: Any) -> None:
+    w = world()
+    pod = w.pod("littered", "sh", "-c", "sleep 4712 & exit 3", shareProcessNamespace=True, restartPolicy="Never")
+    pod["spec"]["containers"].append({"name": "other", "image": w.NAME, "command": ["sh", "-c", STAY]})
+    host.api.create(pod)
+    uid = pod["metadata"]["uid"]
+
+    def reaped() -> bool:
+        state = host.loop.ports.runtime.container(uid, "main")
+        return state is not None and state.reaped
+
+    await w.eventually(reaped, what="main has ended")
+    await w.eventually(lambda: host.loop.ports.runtime.container(uid, "other").pid)
+    state = host.loop.ports.runtime.container(uid, "main")
+    assert cgroups.processes(state.cgroup) == []
+    await removed(host, "littered")
 
 
 async def test_a_pause_process_has_no_power_and_no_files(host: Any) -> None:
