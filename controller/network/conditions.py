@@ -76,6 +76,8 @@ class Conditions:
         self._fresh: set[Key] = set()
         self._behind_since: dict[Key, float] = {}
         self._written: dict[Key, float] = {}
+        self._awaited: dict[Key, str] = {}
+        """One of the hosts that each object waits for: as long as it is behind, reports of others change nothing."""
 
     async def run(self) -> None:
         """Write conditions until cancelled."""
@@ -104,7 +106,7 @@ class Conditions:
 
     def gone(self, resource: ResourceKey, namespace: str, name: str) -> None:
         key = (resource, namespace, name)
-        for known in (self._intents, self._behind_since, self._written):
+        for known in (self._intents, self._behind_since, self._written, self._awaited):
             known.pop(key, None)
         self._fresh.discard(key)
         self._policies[namespace].discard(key)
@@ -112,10 +114,15 @@ class Conditions:
             del self._policies[namespace]
         self._open.get(_scope(key), set()).discard(key)
 
-    def reported(self, scope: Scope, failing: bool) -> None:
-        """Something became known about ``scope``. ``failing``: failures came or went, look at settled objects too."""
+    def reported(self, scope: Scope, failing: bool, host: str = "") -> None:
+        """Something became known about ``scope``, on ``host`` alone where it is given.
+
+        ``failing``: failures came or went, look at settled objects too.
+        """
         for key in tuple(self._open.get(scope, ())):
-            self._queue.add(key)
+            awaited = self._awaited.get(key, "")
+            if not host or awaited in ("", host) or not self._planner.alive(awaited):
+                self._queue.add(key)
         if failing:
             for key in tuple(self._intents):
                 if _scope(key) == scope:
@@ -123,6 +130,7 @@ class Conditions:
 
     def judge(self, key: Key) -> Verdict:
         """The truth about one object now."""
+        self._awaited.pop(key, None)
         scope, revision = _scope(key), self._intents[key]
         if not self._realization.covered(revision):
             return Verdict("False", "Pending", "the change is not published yet")
@@ -137,6 +145,7 @@ class Conditions:
         lags = {host: str(lag) for host, lag in behind.items() if lag is not None}
         away = [host for host in lags if not self._planner.alive(host)]
         if lags:
+            self._awaited[key] = next((host for host in lags if host not in away), "")
             said = _some([f"{lag} (its agent is not connected)" if host in away else lag for host, lag in lags.items()])
             return Verdict("False", "Unreachable" if len(away) == len(lags) else "Pending", said)
         count = "1 host" if len(holders) == 1 else f"{len(holders)} hosts"

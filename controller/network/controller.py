@@ -174,7 +174,7 @@ class NetworkController:
             if confirmed is not None and watermark is not None and self._adopted:
                 latency = max(0.0, watermark.committed_at - confirmed.changed_at)
                 self._metrics.realization_s.labels(host, scope.path.partition("/")[0]).observe(latency)
-            self._conditions.reported(scope, before != self.realization.failures(host, scope))
+            self._conditions.reported(scope, before != self.realization.failures(host, scope), host)
         self._wake.set()
 
     def _on_lost(self) -> None:
@@ -207,13 +207,18 @@ class NetworkController:
             self.planner.set_online(host, self._presences.online(host, started))
         changes = self._plan(retained)
         planned_s = self._observe(started)
-        want: Access = {host: self.planner.span.namespaces(host) for host in self.planner.nodes}
-        await self._access.grant(want)
+        # Who may read what is looked at only when it may have changed, and with every connection.
+        moved = self.planner.take_moved_hosts()
+        want: Access | None = None
+        if moved or retained is not None:
+            want = {host: self.planner.span.namespaces(host) for host in self.planner.nodes}
+            await self._access.grant(want)
         if changes:
             manifests = {scope: self._manifests[scope] for scope in changes if scope in self._manifests}
             sent = await self._publisher.send(changes, manifests)
             self._metrics.published.inc(sent)
-        await self._access.settle(want)
+        if want is not None:
+            await self._access.settle(want)
         return planned_s
 
     def _plan(self, retained: Retained | None) -> Changes:

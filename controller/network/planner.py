@@ -74,6 +74,7 @@ class Planner:
         self._dirty_ports: set[str] = set()
         self._dirty_interest: set[str] = set()
         self._moved_spans: set[str] = set()
+        self._moved_hosts: set[str] = set()
         self.desired.open(CLUSTER)
 
     # Input
@@ -139,6 +140,11 @@ class Planner:
         moved, self._moved_spans = self._moved_spans, set()
         return moved
 
+    def take_moved_hosts(self) -> set[str]:
+        """Hosts that came, went, or may hold other namespaces now than at the last call."""
+        moved, self._moved_hosts = self._moved_hosts, set()
+        return moved
+
     @property
     def dirty(self) -> bool:
         return bool(self._dirty or self._dirty_ports or self._dirty_interest)
@@ -161,6 +167,7 @@ class Planner:
             held = self.span.namespaces(host)
             known = host in self.nodes or bool(held)
             self.desired.put(Scope.host(host), INTEREST_KEY, interest(held) if known else None)
+        self._moved_hosts |= self._dirty_interest
         self._dirty_interest.clear()
         self._open_and_close(dirty)
         return self.desired.take_changes()

@@ -27,7 +27,10 @@ class Standing(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class CompiledService:
-    """``ready`` are the addresses that get connections because they are wanted, not for lack of better ones."""
+    """``ready`` are the addresses that get connections because they are wanted, not for lack of better ones.
+
+    One that is on its way out is not: that ``publishNotReadyAddresses`` goes on publishing it must not keep it waiting.
+    """
 
     item: ServiceItem
     ready: frozenset[str]
@@ -41,7 +44,7 @@ def compile_service(
     slices = sound if _choosable(view, sound) else _only(slices, lambda each: standing(each) is not Standing.POD_GONE)
     everyone = [endpoint for each in slices for endpoint in each.endpoints]
     wanted = [endpoint for endpoint in everyone if endpoint.ready or view.publish_not_ready]
-    ready = frozenset(address for endpoint in wanted for address in endpoint.addresses)
+    ready = frozenset(address for each in wanted if not each.terminating for address in each.addresses)
     headless = view.cluster_ip == HEADLESS
     ports: tuple[ServicePort, ...] = ()
     if headless:

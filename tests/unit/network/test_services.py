@@ -48,6 +48,13 @@ def test_a_fallback_is_not_wanted_for_its_own_sake() -> None:
     assert compiled([an_endpoint("10.64.0.1", **READY)]).ready == {"10.64.0.1"}
 
 
+def test_a_pod_that_is_published_until_its_end_is_not_held_back_by_that() -> None:
+    leaving = an_endpoint("10.64.0.1", **{**LEAVING, "ready": True})
+    found = compiled([leaving, an_endpoint("10.64.0.2", **READY)], publishNotReadyAddresses=True)
+    assert backends(found) == ["10.64.0.1", "10.64.0.2"]
+    assert found.ready == {"10.64.0.2"}
+
+
 def test_publish_not_ready_takes_all() -> None:
     endpoints = [an_endpoint("10.64.0.1", **NOT_READY), an_endpoint("10.64.0.2", **READY)]
     assert backends(compiled(endpoints, publishNotReadyAddresses=True)) == ["10.64.0.1", "10.64.0.2"]
