@@ -20,7 +20,9 @@ from common.logs import logger
 from nsx_agent.model import RecordKey
 
 log = logger("dns")
-TIMEOUT_S: Final = 5.0
+TIMEOUT_S: Final = 2.0
+REST_S: Final = 10.0
+"""A resolver that does not answer is left alone for so long: everything else waits for the end of a call."""
 GREETING: Final = b"UBCT1 "
 END: Final = b"\x04\n"
 OURS: Final = frozenset({"A", "CNAME", "PTR", "SRV"})
@@ -42,6 +44,8 @@ class Unbound:
         self._dirty: set[RecordKey] = set()
         self._instance: tuple[int, int] | None = None
         self._said = ""
+        self._silent: tuple[int, int] | None = None
+        self._resting_until = 0.0
 
     def want(self, records: Mapping[RecordKey, Records | None]) -> None:
         """Change what is wanted; None withdraws a name."""
@@ -63,6 +67,8 @@ class Unbound:
         if instance is None:
             self._instance = None
             return
+        if instance == self._silent and asyncio.get_running_loop().time() < self._resting_until:
+            return
         keys: list[RecordKey] = []
         try:
             if instance != self._instance:
@@ -76,8 +82,13 @@ class Unbound:
                 await self._program(keys)
         except (OSError, TimeoutError, Retryable) as err:
             self._instance = None
-            if str(err) != self._said:
-                self._said = str(err)
+            silent = isinstance(err, TimeoutError)
+            if silent:
+                self._silent = instance
+                self._resting_until = asyncio.get_running_loop().time() + REST_S
+            said = f"no answer in {TIMEOUT_S} s" if silent else str(err)
+            if said != self._said:
+                self._said = said
                 log.warning("cannot program the resolver; will retry", reason=self._said)
             return
         self._said = ""
@@ -90,14 +101,17 @@ class Unbound:
         self._instance = instance
 
     async def _program(self, keys: list[RecordKey]) -> None:
-        """Legal when no new redirect zone is wanted."""
-        stale = [key for key in keys if key in self._sent]
+        """Legal when no new redirect zone is wanted. A name that only gains records is known all the time."""
+        held = {key: set(self._sent.get(key, ())) for key in keys}
+        stale = [key for key in keys if not held[key] <= set(self._wanted.get(key, ()))]
         if stale:
             await self._call("local_datas_remove", (key.name for key in stale))
         gone = [key.name for key in stale if key.redirect and key not in self._wanted]
         if gone:
             await self._call("local_zones_remove", gone)
-        lines = [f"{key.name} {record}" for key in keys for record in self._wanted.get(key, ())]
+        for key in stale:
+            held[key].clear()
+        lines = [f"{key.name} {one}" for key in keys for one in self._wanted.get(key, ()) if one not in held[key]]
         if lines:
             await self._call("local_datas", lines)
 

@@ -11,6 +11,7 @@ from nsx_agent.render import addresses
 
 TTL_S = 5
 """Short: answers are local and cheap, and a client must not hold on to a pod that left."""
+NAME_BYTES_MAX: Final = 253
 _LABEL = re.compile(r"[a-z0-9_]([-a-z0-9_]{0,61}[a-z0-9])?\Z")
 
 
@@ -40,7 +41,7 @@ def render(service: ServiceItem, domain: str, others: Services) -> dict[Key, Val
         end = _end(service, domain, others)
         if isinstance(end, str):
             target = ".".join(_name(label) for label in end.rstrip(".").split("."))
-            add(base, f"CNAME {target}.", redirect=True)
+            add(base, f"CNAME {_whole(target)}.", redirect=True)
         else:
             for address in end:
                 add(base, f"A {addresses.address(address)}")
@@ -101,6 +102,12 @@ def _name(label: str) -> str:
     if not _LABEL.match(label):
         raise Terminal(f"not a DNS label: {label!r:.80}")
     return label
+
+
+def _whole(name: str) -> str:
+    if len(name) > NAME_BYTES_MAX:
+        raise Terminal(f"a DNS name of {len(name)} characters is longer than {NAME_BYTES_MAX}: {name!r:.80}")
+    return name
 
 
 def _reverse(address: str) -> str:

@@ -14,6 +14,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from common.errors import Terminal
 from common.messages import ServiceItem, ServicePort
 from nsx_agent.model import ChainKey, ChainSpec, ElementKey, Key, Value
 from nsx_agent.render import addresses
@@ -23,6 +24,7 @@ Slots = Mapping[str, tuple[str, ...]]
 
 
 STANDING_MAX: Final = 32
+AFFINITY_S_MAX: Final = 86400
 NEAR: Final = 1 << 16
 """First slot of the backends that a node port has for the cluster itself, where those for outsiders are others."""
 
@@ -75,6 +77,8 @@ def standing() -> dict[Key, Value]:
 
 def render(service: ServiceItem, slots: Slots) -> dict[Key, Value]:
     """Entries of one service. Raises ``Terminal`` for an impossible one."""
+    if not 0 <= service.affinity_s <= AFFINITY_S_MAX:
+        raise Terminal(f"session affinity of {service.affinity_s} s; give at most {AFFINITY_S_MAX}")
     entries: dict[Key, Value] = {}
     cluster_ip = addresses.address(service.cluster_ip) if service.cluster_ip else ""
     for key, backends in slots.items():

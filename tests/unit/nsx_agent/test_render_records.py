@@ -84,3 +84,8 @@ def test_an_alias_follows_what_it_names():
     intent.change("cluster", {"service/shop/web": None})
     intent.render()
     assert key not in intent.composite.entries
+
+
+def test_a_name_longer_than_dns_carries_is_refused():
+    with pytest.raises(Terminal, match="longer than 253"):
+        alias(".".join(["a" * 60] * 5))

@@ -73,3 +73,10 @@ def test_impossible_addresses_are_refused(bad):
     service = ServiceItem(namespace="a", name="b", cluster_ip="10.96.0.1", ports=(port,))
     with pytest.raises(Terminal, match="not an IPv4 address"):
         services.slots_of(service, {}, frozenset(), "h")
+
+
+@pytest.mark.parametrize("seconds", [-1, 86401, 10**12])
+def test_impossible_affinity_is_refused_before_the_kernel_does(seconds):
+    service = a_service(1, affinity_s=seconds)
+    with pytest.raises(Terminal, match="session affinity"):
+        services.render(service, services.slots_of(service, {}, frozenset(), "host-1"))
