@@ -126,6 +126,8 @@ class Backend(Message, frozen=True, kw_only=True):
     address: str
     port: int
     host: str = ""
+    fallback: bool = False
+    """It is on its way out and gets new connections only where a local traffic policy leaves nobody else."""
 
 
 class ServicePort(Message, frozen=True, kw_only=True):

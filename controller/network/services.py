@@ -1,9 +1,9 @@
 """Service and its EndpointSlices to the wire item that load balancers and DNS of all hosts hold. Pure.
 
-Who gets new connections (KEP-1669): endpoints that are ready; if there is none, those that are still serving while
-they terminate; with ``publishNotReadyAddresses`` all of them. Endpoints on hosts that are not alive come after all of
-these: a host whose agent is away may well forward still, and a service must not go because all agents do. Endpoints
-whose pod is gone are no choice.
+Who gets new connections (KEP-1669): endpoints that are ready; if there is none (with a local traffic policy: none on
+the host), those that are still serving while they terminate; with ``publishNotReadyAddresses`` all of them. Endpoints
+on hosts that are not alive come after all of these: a host whose agent is away may well forward still, and a service
+must not go because all agents do. Endpoints whose pod is gone are no choice.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -85,13 +85,11 @@ def _service_port(view: ServiceView, port: ServicePortView, slices: Iterable[Sli
             if target.name == port.name and target.protocol == port.protocol and target.port:
                 found += [(endpoint, target.port) for endpoint in each.endpoints]
     chosen = [pair for pair in found if pair[0].ready or view.publish_not_ready]
-    if not chosen:
-        chosen = [pair for pair in found if pair[0].serving and pair[0].terminating]
-    backends = {
-        (address, number): Backend(address=address, port=number, host=endpoint.host)
-        for endpoint, number in chosen
-        for address in endpoint.addresses
-    }
+    leaving = [pair for pair in found if pair[0].serving and pair[0].terminating and pair not in chosen]
+    backends: dict[tuple[str, int], Backend] = {}
+    if not chosen or view.internal_local or view.external_local:
+        backends |= _backends(leaving, fallback=bool(chosen))
+    backends |= _backends(chosen, fallback=False)
     return ServicePort(
         name=port.name,
         protocol=port.protocol,
@@ -99,6 +97,14 @@ def _service_port(view: ServiceView, port: ServicePortView, slices: Iterable[Sli
         node_port=port.node_port,
         backends=tuple(backends[key] for key in sorted(backends)),
     )
+
+
+def _backends(pairs: Iterable[tuple[Endpoint, int]], *, fallback: bool) -> dict[tuple[str, int], Backend]:
+    return {
+        (address, number): Backend(address=address, port=number, host=endpoint.host, fallback=fallback)
+        for endpoint, number in pairs
+        for address in endpoint.addresses
+    }
 
 
 def _headless_port(port: ServicePortView, slices: Iterable[SliceView]) -> ServicePort:

@@ -62,11 +62,10 @@ def slots_of(service: ServiceItem, before: Slots, dead: frozenset[str], host: st
 
 
 def _backends(port: ServicePort, dead: frozenset[str], only: str) -> list[str]:
-    return [
-        f"{addresses.address(one.address)} . {addresses.port(one.port)}"
-        for one in port.backends
-        if one.host not in dead and (not only or one.host == only)
-    ]
+    """Who gets new connections, of those on host ``only`` if it is given."""
+    found = [one for one in port.backends if one.host not in dead and (not only or one.host == only)]
+    chosen = [one for one in found if not one.fallback] or found
+    return [f"{addresses.address(one.address)} . {addresses.port(one.port)}" for one in chosen]
 
 
 def standing() -> dict[Key, Value]:

@@ -80,3 +80,19 @@ def test_impossible_affinity_is_refused_before_the_kernel_does(seconds):
     service = a_service(1, affinity_s=seconds)
     with pytest.raises(Terminal, match="session affinity"):
         services.render(service, services.slots_of(service, {}, frozenset(), "host-1"))
+
+
+def test_an_endpoint_on_its_way_out_serves_where_a_local_policy_leaves_nobody_else():
+    backends = (
+        Backend(address="10.64.0.1", port=80, host="host-1", fallback=True),
+        Backend(address="10.64.0.2", port=80, host="host-2"),
+        Backend(address="10.64.0.3", port=80, host="host-2", fallback=True),
+    )
+    port = ServicePort(protocol="tcp", port=80, node_port=30000, backends=backends)
+    service = ServiceItem(
+        namespace="a", name="b", cluster_ip="10.96.0.1", ports=(port,), internal_local=True, external_local=True
+    )
+    leaving, staying = "10.64.0.1 . 80", "10.64.0.2 . 80"
+    for host, local in (("host-1", leaving), ("host-2", staying)):
+        slots = services.slots_of(service, {}, frozenset(), host)
+        assert slots == {"tcp/80": (local,), "node/tcp/30000": (local,), "near/tcp/30000": (staying,)}
