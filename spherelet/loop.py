@@ -26,7 +26,7 @@ from spherelet.containers import begin
 from spherelet.desired import Desired
 from spherelet.images.collector import Needed
 from spherelet.lifecycle import Stage
-from spherelet.model import Action, ContainerState, Failure, Object, PodView, Wait
+from spherelet.model import PAUSE, Action, ContainerState, Failure, Object, PodView, Wait
 from spherelet.observed import Record, snapshot
 from spherelet.plan import plan
 from spherelet.ports import Ports
@@ -234,7 +234,7 @@ class Loop:
 
     def count(self) -> None:
         """Set the gauges of running pods and containers."""
-        running = list(self.ports.runtime.running())
+        running = [each for each in self.ports.runtime.running() if each.name != PAUSE]
         metrics.running_containers.set(len(running))
         metrics.running_pods.set(len({each.pod_uid for each in running}))
 
