@@ -37,6 +37,7 @@ from nsx_agent.render.firewall import NamespaceFirewall
 from spherelet.config import drain_timeout_s, network_timeout_s
 from spherelet.model import ContainerState
 from tests.sim.fakes.etcd import Version
+from tests.sim.workload_checkers import WorkloadCheckers
 from tests.support.packet_trace import Packet
 
 if TYPE_CHECKING:
@@ -70,8 +71,10 @@ class Checkers:
         self._confirmed: dict[tuple[str, str], dict[str, bytes]] = {}
         """Items of a scope at the agent's last watermark, by host and scope."""
         self.user_deleted: set[str] = set()
+        self._workloads = WorkloadCheckers(self)
 
-    def _count(self, what: str) -> None:
+    def count(self, what: str) -> None:
+        """A check had something to look at."""
         self.checks[what] = self.checks.get(what, 0) + 1
 
     def require(self, holds: bool, sentence: str) -> None:
@@ -114,7 +117,7 @@ class Checkers:
         states = [find((each.get("status") or {}).get("conditions"), "Ready") or {} for each in (old, new)]
         if states[1].get("status") != "Unknown" or states[0].get("status") == "Unknown":
             return
-        self._count("host called dead")
+        self.count("host called dead")
         up_s = self._world.now() - self._world.etcd.up_since
         name = new["metadata"]["name"]
         self.require(up_s >= NODE_GRACE_S - 1.0, f"{name} is called dead {up_s:.1f} s after etcd came back")
@@ -127,8 +130,9 @@ class Checkers:
         known = self._bound.get(uid, "")
         self.require(not known or known == node, f"pod {meta['name']} was bound to {known} and is now on {node!r}")
         if node:
-            self._count("bound once")
+            self.count("bound once")
             self._bound[uid] = node
+        self._workloads.on_pod(old, new)
         owner = next((each["uid"] for each in meta.get("ownerReferences", ()) if each["kind"] == "ReplicaSet"), None)
         if owner is None:
             return
@@ -168,7 +172,7 @@ class Checkers:
         ]
 
     def _surge(self, replica_set: str, name: str) -> None:
-        self._count("surge")
+        self.count("surge")
         most = self._most_allowed(replica_set)
         active = len(self._active(replica_set))
         self.require(active <= most, f"{name} is pod number {active} of a ReplicaSet of {most}")
@@ -180,7 +184,7 @@ class Checkers:
         deployment = self._deployment_of(new["metadata"]["uid"])
         if deployment is None:
             return
-        self._count("surge of sizes")
+        self.count("surge of sizes")
         uid = deployment["metadata"]["uid"]
         sets = [each for each in self.of(REPLICA_SETS) if each["metadata"]["uid"] in self._replica_sets_of(uid)]
         total, most = sum(each["spec"].get("replicas", 1) for each in sets), self._most_allowed(uid)
@@ -198,7 +202,7 @@ class Checkers:
             return
         if any(not self._world.steady(host.name) for host in self._world.hosts):
             return
-        self._count("availability")
+        self.count("availability")
         wanted = min(count for at, count in self._wanted_lately(deployment)) - _share(
             deployment, "maxUnavailable", deployment["spec"]["replicas"], up=False
         )
@@ -230,14 +234,14 @@ class Checkers:
         if old is None and new is not None:
             address = new["spec"]["address"]
             holders = [port for port in self.of(PORTS) if port["spec"]["address"] == address]
-            self._count("address held once")
+            self.count("address held once")
             self.require(len(holders) == 1, f"{address} was given out twice")
         if old is not None and new is None:
             self._released(old)
 
     def _released(self, port: Object) -> None:
         """The address may be given out again: nobody may still know it."""
-        self._count("address forgotten")
+        self.count("address forgotten")
         spec = port["spec"]
         address = spec["address"]
         living = [pod["metadata"]["name"] for pod in self.of(PODS) if pod["metadata"]["uid"] == spec["podUID"]]
@@ -269,7 +273,7 @@ class Checkers:
         for host in self._world.steady_hosts():
             if not self._world.steady(host.name, scope.path):
                 continue
-            self._count("realized")
+            self.count("realized")
             held = self._confirmed.get((host.name, scope.path), {}).get(key)
             # Endpoints come and go without a new generation; the policy is as it was written.
             same = held is not None and (resource == SERVICES or held == payload)
@@ -284,7 +288,7 @@ class Checkers:
         store = agent.desired.by_path(watermark.scope)
         if store is None or watermark.failures:
             return
-        self._count("watermark")
+        self.count("watermark")
         self._confirmed[host.name, watermark.scope] = dict(store.held)
         digest = set_digest(item_hash(key, payload) for key, payload in store.held.items())
         self.require(digest == watermark.digest, f"{host.name} confirms {watermark.scope} without holding it")
@@ -309,7 +313,7 @@ class Checkers:
         judge = Verdicts(NamespaceFirewall(namespace, True, sets, policies, local))
         packet = Packet(host.kernel.entries)
         peers = sorted(port["spec"]["address"] for port in self.of(PORTS))[:ADDRESSES_MAX]
-        self._count("enforced")
+        self.count("enforced")
         for pod in local[:ADDRESSES_MAX]:
             for peer in peers:
                 for number in PROBED_PORTS:
@@ -345,7 +349,7 @@ class Checkers:
             return
         port = network.planner.ports[uid]
         if drained and not network.planner.is_drained(uid):
-            self._count("drained")
+            self.count("drained")
             for host in self._world.steady_hosts():
                 slots = [key for key, data in host.kernel.entries.items() if _is_backend(key, data, port.address)]
                 slots = [] if self._is_last_resort(port.address) else slots
@@ -381,7 +385,7 @@ class Checkers:
     def _cleared(self, address: str, bound: int) -> None:
         network = self._world.network
         assert network is not None
-        self._count("cleared")
+        self.count("cleared")
         for scope, items in network.planner.desired.scopes.items():
             if not scope.path.startswith("ns/"):
                 continue
@@ -403,7 +407,8 @@ class Checkers:
 
     def on_start(self, host: "Host", state: ContainerState) -> None:
         """A container's process begins."""
-        self._count("start")
+        self.count("start")
+        self._workloads.on_start(self._world.hosts, state)
         agent = host.agent
         port = agent.intent.port(state.pod_uid) if agent is not None and agent.started else None
         waited_s = self._world.now() - host.asked.get(("add", state.pod_uid), self._world.now())
@@ -422,7 +427,7 @@ class Checkers:
         pod = next((pod for pod in self.of(PODS) if pod["metadata"]["uid"] == state.pod_uid), None)
         if number != signal.SIGTERM or pod is None or not pods.is_deleting(pod):
             return
-        self._count("SIGTERM")
+        self.count("SIGTERM")
         agent = host.agent
         port = agent.intent.port(state.pod_uid) if agent is not None else None
         meta = pod["metadata"]

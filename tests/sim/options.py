@@ -17,7 +17,21 @@ FAULTS = (
     "container-crash",
     "power-cut",
 )
-WORKLOAD = ("deploy", "scale", "roll", "undeploy", "delete-pod", "policy", "unpolicy", "label", "service", "count")
+WORKLOAD = (
+    "deploy",
+    "scale",
+    "roll",
+    "undeploy",
+    "daemon",
+    "stateful",
+    "dismiss",
+    "delete-pod",
+    "policy",
+    "unpolicy",
+    "label",
+    "service",
+    "count",
+)
 
 
 @dataclass(frozen=True)

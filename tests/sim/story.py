@@ -14,6 +14,7 @@ from controller.reconcilers import pods
 from controller.reconcilers.conditions import is_true
 from controller.runtime.resources import (
     CONFIG_MAPS,
+    DAEMON_SETS,
     DEPLOYMENTS,
     NAMESPACES,
     NODES,
@@ -21,6 +22,7 @@ from controller.runtime.resources import (
     PORTS,
     REPLICA_SETS,
     SERVICES,
+    STATEFUL_SETS,
 )
 from tests.sim.checkers import Violation
 from tests.sim.host import Host
@@ -77,9 +79,7 @@ class User:
 
     async def roll(self) -> None:
         namespace, app = self._app()
-        self._next += 1
-        annotations = {"turn": str(self._next)}
-        patch = {"spec": {"template": {"metadata": {"annotations": annotations}}}}
+        patch = self._new_template()
         await self.ask(f"roll {app}", lambda c: c.patch(DEPLOYMENTS, namespace, app, patch))
 
     async def undeploy(self) -> None:
@@ -88,6 +88,37 @@ class User:
             if obj["metadata"]["namespace"] == namespace and obj["metadata"].get("labels", {}).get("app") == app:
                 self._world.checkers.user_deleted.add(obj["metadata"]["uid"])
         await self.ask(f"undeploy {app}", lambda c: c.delete(DEPLOYMENTS, namespace, app, propagation="Background"))
+
+    async def daemon(self) -> None:
+        """A DaemonSet, or a new template for it."""
+        namespace = self._rng.choice(NAMES)
+        obj = a_deployment(namespace, "daemon", 0)
+        del obj["spec"]["replicas"]
+        obj["kind"] = "DaemonSet"
+        if await self.ask("daemon set", lambda c: c.create(DAEMON_SETS, obj)) is None:
+            patch = self._new_template()
+            await self.ask("roll daemon set", lambda c: c.patch(DAEMON_SETS, namespace, "daemon", patch))
+
+    async def stateful(self) -> None:
+        """A StatefulSet, or another size or template for it."""
+        namespace = self._rng.choice(NAMES)
+        obj = a_deployment(namespace, "db", self._rng.randint(1, 2))
+        obj["kind"] = "StatefulSet"
+        obj["spec"]["serviceName"] = "db"
+        obj["spec"]["podManagementPolicy"] = self._rng.choice(["OrderedReady", "Parallel"])
+        if await self.ask("stateful set", lambda c: c.create(STATEFUL_SETS, obj)) is None:
+            patch = self._rng.choice([self._new_template(), {"spec": {"replicas": self._rng.randint(0, 3)}}])
+            await self.ask(f"change stateful set {patch}", lambda c: c.patch(STATEFUL_SETS, namespace, "db", patch))
+
+    async def dismiss(self) -> None:
+        """Delete one of the two."""
+        resource, name = self._rng.choice([(DAEMON_SETS, "daemon"), (STATEFUL_SETS, "db")])
+        namespace = self._rng.choice(NAMES)
+        await self.ask(f"dismiss {name}", lambda c: c.delete(resource, namespace, name, propagation="Background"))
+
+    def _new_template(self) -> Object:
+        self._next += 1
+        return {"spec": {"template": {"metadata": {"annotations": {"turn": str(self._next)}}}}}
 
     async def delete_pod(self) -> None:
         found = [pod["metadata"] for pod in self._world.checkers.of(PODS)]
@@ -257,7 +288,7 @@ def _weighted(weights: dict[str, int]) -> list[str]:
 def unfinished(world: World, user: User) -> str | None:
     """What is not yet as it must be in the end; None when all is."""
     found = world.checkers
-    for check in (_nodes, _deployments, _pods, _ports, _conditions, _network):
+    for check in (_nodes, _deployments, _daemon_sets, _stateful_sets, _pods, _ports, _conditions, _network):
         why = check(world)
         if why is not None:
             return why
@@ -286,6 +317,24 @@ def _deployments(world: World) -> str | None:
     return None
 
 
+def _daemon_sets(world: World) -> str | None:
+    counts = ("desiredNumberScheduled", "currentNumberScheduled", "updatedNumberScheduled", "numberAvailable")
+    for each in world.checkers.of(DAEMON_SETS):
+        status = each.get("status") or {}
+        if [status.get(key, 0) for key in counts] != [len(world.hosts)] * 4:
+            return f"daemon set {each['metadata']['namespace']} has {status}"
+    return None
+
+
+def _stateful_sets(world: World) -> str | None:
+    counts = ("replicas", "readyReplicas", "updatedReplicas", "currentReplicas")
+    for each in world.checkers.of(STATEFUL_SETS):
+        status, wanted = each.get("status") or {}, each["spec"]["replicas"]
+        if [status.get(key, 0) for key in counts] != [wanted] * 4:
+            return f"stateful set {each['metadata']['namespace']} of {wanted} has {status}"
+    return None
+
+
 def _pods(world: World) -> str | None:
     deployments = {each["metadata"]["uid"] for each in world.checkers.of(DEPLOYMENTS)}
     sets = {
@@ -295,6 +344,7 @@ def _pods(world: World) -> str | None:
     }
     if len(sets) != len(world.checkers.of(REPLICA_SETS)):
         return "a replica set outlives its deployment"
+    sets |= {each["metadata"]["uid"] for kind in (DAEMON_SETS, STATEFUL_SETS) for each in world.checkers.of(kind)}
     for pod in world.checkers.of(PODS):
         name = pod["metadata"]["name"]
         if not any(owner["uid"] in sets for owner in pod["metadata"].get("ownerReferences", ())):

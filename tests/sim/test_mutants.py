@@ -8,6 +8,7 @@ import pytest
 
 from controller.network.barrier import Barrier
 from controller.network.realization import Realization
+from controller.reconcilers import daemonset, pods, statefulset
 from controller.scheduler import binding
 from controller.scheduler.binding import Binder
 from controller.store.objects import Compare, Store
@@ -115,6 +116,22 @@ def signal_without_draining(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(spherelet_plan, "_end", lambda want, seen, now: original(want, replace(seen, drained=True), now))
 
 
+def overlook_daemons_that_start(patch: pytest.MonkeyPatch) -> None:
+    """A DaemonSet counts only pods that are ready as being there."""
+    original = daemonset._places
+
+    def overlooking(view, daemon_set, members):  # type: ignore[no-untyped-def]
+        return original(view, daemon_set, [pod for pod in members if pods.is_ready(pod)])
+
+    patch.setattr(daemonset, "_places", overlooking)
+
+
+def replace_members_by_force(patch: pytest.MonkeyPatch) -> None:
+    """A StatefulSet removes its pods from the API without waiting for their hosts."""
+    original = statefulset._delete
+    patch.setattr(statefulset, "_delete", lambda this, pod: replace(original(this, pod), grace_s=0))
+
+
 @pytest.mark.parametrize(
     ("plant", "promise"),
     [
@@ -126,6 +143,8 @@ def signal_without_draining(patch: pytest.MonkeyPatch) -> None:
         (confirm_before_the_kernel, "confirm"),
         (start_without_clearance, "uncleared"),
         (signal_without_draining, "gets SIGTERM"),
+        (overlook_daemons_that_start, "is made for"),
+        (replace_members_by_force, "starts while another"),
     ],
 )
 def test_a_planted_bug_is_caught(plant: Plant, promise: str, monkeypatch: pytest.MonkeyPatch) -> None:
