@@ -113,8 +113,8 @@ class Api:
     async def _handle(self, request: Request) -> Answer:
         request.user = self.authenticator.authenticate(request.peer, request.headers.get("Authorization"))
         if any(name.lower().startswith("impersonate-") for name in request.headers):
-            headers = {name.lower(): value for name, value in request.headers.items()}
-            request.user = impersonated(request.user, headers, _groups(request), self.authorizer)
+            headers = [(name.lower(), value) for name, value in request.headers.items()]
+            request.user = impersonated(request.user, headers, self.authorizer)
         target = request.target = parse_target(request.path)
         request.verb = verb_of(request.method, target, request.flag("watch"))
         attributes = _attributes(request)
@@ -203,10 +203,6 @@ def _attributes(request: Request) -> Attributes:
     except InvalidSelector:
         return attributes  # refused later, with its reason, if the list is allowed at all
     return replace(attributes, name=name or "")
-
-
-def _groups(request: Request) -> list[str]:
-    return [value for name, value in request.headers.items() if name.lower() == "impersonate-group"]
 
 
 def dry_run(request: Request) -> bool:

@@ -1,6 +1,6 @@
 """Who asks: client certificates, service account tokens, anonymous; and impersonation on top."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 from urllib.parse import unquote
 
@@ -38,19 +38,20 @@ class Authentication:
         return User(found.user_name, found.uid, found.groups, found.extra)
 
 
-def impersonated(user: User, headers: Mapping[str, str], groups: Sequence[str], authorizer: Authorizer) -> User:
+def impersonated(user: User, headers: Sequence[tuple[str, str]], authorizer: Authorizer) -> User:
     """The user that ``Impersonate-*`` headers ask to be, or ``user`` when there are none.
 
-    ``headers`` has lower-case names; ``groups`` are all values of Impersonate-Group. Raises ``ApiError`` 403 when
-    ``user`` may not impersonate, 500 as upstream for groups or extras without a user.
+    ``headers`` have lower-case names, which may occur several times. Raises ``ApiError`` 403 when ``user`` may not
+    impersonate, 500 as upstream for groups or extras without a user.
     """
-    name = headers.get("impersonate-user", "")
-    uid = headers.get("impersonate-uid", "")
-    extra = {
-        unquote(key.removeprefix(_EXTRA_PREFIX)): (value,)
-        for key, value in headers.items()
-        if key.startswith(_EXTRA_PREFIX)
-    }
+    single = dict(headers)
+    name, uid = single.get("impersonate-user", ""), single.get("impersonate-uid", "")
+    groups: tuple[str, ...] = tuple(value for key, value in headers if key == "impersonate-group")
+    extra: dict[str, tuple[str, ...]] = {}
+    for key, value in headers:
+        if key.startswith(_EXTRA_PREFIX):
+            about = unquote(key.removeprefix(_EXTRA_PREFIX))
+            extra[about] = (*extra.get(about, ()), value)
     if not name:
         if groups or uid or extra:
             raise ApiError(500, "InternalError", "requested impersonation without impersonating a user")

@@ -164,7 +164,8 @@ def _malformed(schema: Any, path: str) -> Errors:
         if wrong or not isinstance(node, dict):
             errors.append(invalid(here, "", wrong[0] if wrong else "must be a schema"))
             continue
-        if isinstance(node.get("items"), list) or not isinstance(node.get("additionalProperties", {}), dict | bool):
+        items, more = node.get("items"), node.get("additionalProperties")
+        if not isinstance(items, dict | None) or not isinstance(more, dict | bool | None):
             errors.append(invalid(here, "", "items must be one schema, additionalProperties a schema or a boolean"))
             continue
         waiting += [
@@ -262,8 +263,8 @@ def _list(schema: Object, path: str, errors: Errors) -> None:
         detail = "must be map if x-kubernetes-list-map-keys is non-empty"
         errors.append(invalid(f"{path}.x-kubernetes-list-type", kind, detail))
     items = schema.get("items") or {}
-    for key in keys or []:
-        if kind == "map" and key not in (items.get("properties") or {}):
+    for key in keys if kind == "map" and keys else []:
+        if key not in (items.get("properties") or {}):
             errors.append(
                 invalid(f"{path}.x-kubernetes-list-map-keys", key, "entries must all be names of item properties")
             )

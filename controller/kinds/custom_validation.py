@@ -99,11 +99,18 @@ def _string(value: str, schema: Object, path: str, errors: Errors) -> None:
     if shortest is not None and len(value) < shortest:
         errors.append(_wrong(path, value, f"should be at least {shortest} chars long"))
     pattern = schema.get("pattern")
-    if pattern and not compiled(pattern).search(value):
+    if pattern and not _fits(pattern, value):
         errors.append(_wrong(path, value, f"should match '{pattern}'"))
     known = _FORMATS.get(schema.get("format") or "")
     if known is not None and not known(value):
         errors.append(_wrong(path, value, f'must be of type {schema["format"]}: "{value}"'))
+
+
+def _fits(pattern: str, value: str) -> bool:
+    try:
+        return compiled(pattern).search(value) is not None
+    except re.error:
+        return True  # a definition with it is refused for it
 
 
 @lru_cache(maxsize=1024)

@@ -3,7 +3,7 @@
 import pytest
 from joserfc.jwk import ECKey
 
-from controller.api.access import CertInfo, User
+from controller.api.access import CertInfo, MastersAuthorizer, User
 from controller.api.authn import ANONYMOUS, Authentication, impersonated
 from controller.api.status import ApiError
 from controller.api.tokens import Bound, InvalidToken, Tokens
@@ -99,7 +99,20 @@ class Nobody:
 
 def test_impersonation_needs_permission() -> None:
     user = User("bob")
-    assert impersonated(user, {}, [], Nobody()) is user  # type: ignore[arg-type]
+    assert impersonated(user, [], Nobody()) is user  # type: ignore[arg-type]
     with pytest.raises(ApiError) as caught:
-        impersonated(user, {"impersonate-user": "alice"}, [], Nobody())  # type: ignore[arg-type]
+        impersonated(user, [("impersonate-user", "alice")], Nobody())  # type: ignore[arg-type]
     assert caught.value.code == 403
+
+
+def test_impersonation_takes_every_group_and_every_value_of_an_extra() -> None:
+    headers = [
+        ("impersonate-user", "alice"),
+        ("impersonate-group", "one"),
+        ("impersonate-group", "two"),
+        ("impersonate-extra-example.com%2Fscopes", "a"),
+        ("impersonate-extra-example.com%2Fscopes", "b"),
+    ]
+    found = impersonated(User("root", groups=("system:masters",)), headers, MastersAuthorizer())
+    assert found.groups == ("one", "two", "system:authenticated")
+    assert found.extra == {"example.com/scopes": ("a", "b")}
