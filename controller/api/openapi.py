@@ -59,9 +59,11 @@ class OpenApi:
         return {group_path(kind.group, kind.version): (kind.group, kind.version) for kind in self._kinds()}
 
     def etag(self, what: str) -> str:
-        """Changes whenever the document could: with the data package, the kinds served, or what we add."""
+        """Changes whenever the document could: with the data package, the kinds that it is of, or what we add."""
+        about = self._versions().get(what)
+        kinds = [kind for kind in self._kinds() if about in (None, (kind.group, kind.version))]
         digest = hashlib.sha512(f"{kind_schemas.VERSION}/{kind_schemas.definitions_path()}/{what}".encode())
-        served = sorted((k.group, k.version, k.kind, k.plural, k.definitions_digest) for k in self._kinds())
+        served = sorted((k.group, k.version, k.kind, k.plural, k.definitions_digest) for k in kinds)
         digest.update(repr(served).encode())
         digest.update(orjson.dumps([OWN_DEFINITIONS, EXTRA_PROPERTIES]))
         return digest.hexdigest().upper()
