@@ -51,6 +51,11 @@ class HollowHosts:
             status = node_object(name, self._clock.now(), cpu)["status"]
             await self._client.update_status(NODES, {**made, "status": status})
 
+    def look_again(self) -> None:
+        """Report pods that were held and are not any more."""
+        for entry in self._cache.list(PODS):
+            self._queue.add((entry.namespace, entry.name))
+
     async def run(self) -> None:
         def on_change(change: Change) -> None:
             self._queue.add((change.entry.namespace, change.entry.name))

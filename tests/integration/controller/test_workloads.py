@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from controller.api import eviction
 from controller.api.local import LocalClient
 from controller.api.status import ApiError
 from controller.kinds.kind import Object, ResourceKey
@@ -21,6 +22,7 @@ from controller.runtime.resources import (
     EVENTS,
     JOBS,
     NAMESPACES,
+    POD_DISRUPTION_BUDGETS,
     PODS,
     PORTS,
     REPLICA_SETS,
@@ -290,6 +292,36 @@ async def test_a_pod_that_fits_nowhere_says_why(world: World) -> None:
     await world.until(lambda: "FailedScheduling" in {e.decode()["reason"] for e in world.entries(EVENTS, "default")})
     await world.hosts.register("host-4", cpu="100")
     await world.until(lambda: world.pods()[0]["spec"].get("nodeName") == "host-4")
+
+
+async def test_a_budget_is_spent_and_earned_back(world: World) -> None:
+    eviction.install(world.server.api.routes)
+    kubectl = world.server.kubectl
+    selector = {"matchLabels": {"app": "web"}}
+    meta = {"name": "web", "namespace": "default"}
+    budget = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": meta}
+    budget["spec"] = {"selector": selector, "maxUnavailable": 1}
+    both = json.dumps({"apiVersion": "v1", "kind": "List", "items": [deployment(), budget]})
+    await kubectl("apply", "--validate=false", "-f", "-", stdin=both)
+
+    def allowed() -> int:
+        found = world.entries(POD_DISRUPTION_BUDGETS)
+        return (found[0].decode().get("status") or {}).get("disruptionsAllowed", 0) if found else 0
+
+    async def evict(pod: Object) -> str:
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {**meta, "name": pod["metadata"]["name"]}}
+        path = f"/api/v1/namespaces/default/pods/{pod['metadata']['name']}/eviction"
+        return await kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body), check=False)
+
+    await world.until(lambda: allowed() == 1)
+    world.hosts.hold = {"busybox:1"}
+    first, second, _ = world.pods()
+    assert "Success" in await evict(first)
+    assert "Cannot evict pod as it would violate the pod's disruption budget" in await evict(second)
+    world.hosts.hold = set()
+    world.hosts.look_again()
+    await world.until(lambda: allowed() == 1)
+    assert "Success" in await evict(second)
 
 
 async def test_the_important_push_the_others_away_and_take_their_place(world: World) -> None:
