@@ -124,3 +124,12 @@ def _template_containers(obj: Object, field: str) -> str:
 TEMPLATE_CONTAINERS: Final = computed("Containers", lambda obj: _template_containers(obj, "name"), priority=1)
 TEMPLATE_IMAGES: Final = computed("Images", lambda obj: _template_containers(obj, "image"), priority=1)
 SELECTOR: Final = computed("Selector", lambda obj: format_selector(dig(obj, "spec.selector")), priority=1)
+
+
+def _realized(obj: Object) -> str:
+    found = next((each for each in dig(obj, "status.conditions", []) if each.get("type") == "Realized"), None)
+    return str(found.get("status")) if found else "Unknown"
+
+
+REALIZED: Final = computed("Realized", _realized, priority=1)
+"""Whether the object is in force on every host that must hold it."""

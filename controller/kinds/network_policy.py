@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from controller.kinds import rules
-from controller.kinds.columns import AGE, computed, dig, format_selector
+from controller.kinds.columns import AGE, REALIZED, computed, dig, format_selector
 from controller.kinds.kind import Kind, Object
 from controller.kinds.rules import Errors, forbidden, invalid, required
 
@@ -97,11 +97,6 @@ def _block(block: Mapping[str, Any], path: str) -> Errors:
     return errors
 
 
-def _realized(policy: Object) -> str:
-    found = next((c for c in dig(policy, "status.conditions", []) if c.get("type") == "Realized"), None)
-    return str(found.get("status")) if found else "Unknown"
-
-
 NETWORK_POLICY: Final = Kind(
     group="networking.k8s.io",
     version="v1",
@@ -114,7 +109,7 @@ NETWORK_POLICY: Final = Kind(
     columns=(
         computed("Pod-Selector", lambda obj: format_selector(dig(obj, "spec.podSelector", {}))),
         AGE,
-        computed("Realized", _realized, priority=1),
+        REALIZED,
     ),
     default=_default,
     prepare_create=_reset_status,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from controller.kinds import rules
-from controller.kinds.columns import AGE, NONE, computed, dig, format_labels
+from controller.kinds.columns import AGE, NONE, REALIZED, computed, dig, format_labels
 from controller.kinds.kind import Kind, Object
 from controller.kinds.rules import Errors, forbidden, invalid, required
 
@@ -194,6 +194,7 @@ SERVICE: Final = Kind(
         computed("Port(s)", _ports_cell),
         AGE,
         computed("Selector", lambda obj: format_labels(dig(obj, "spec.selector")), priority=1),
+        REALIZED,
     ),
     generation_fields=("spec",),
     selectable_fields={
