@@ -6,15 +6,16 @@ from common.errors import Retryable
 from controller.api.local import LocalClient
 from controller.api.status import ApiError, is_already_exists, is_not_found
 from controller.kinds.kind import Object, ResourceKey
+from controller.kinds.scheduling import SYSTEM
 
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 _NAMESPACE = ResourceKey("", "namespaces")
 _SERVICE = ResourceKey("", "services")
 _SLICE = ResourceKey("discovery.k8s.io", "endpointslices")
 _PRIORITY = ResourceKey("scheduling.k8s.io", "priorityclasses")
-PRIORITIES = {
-    "system-cluster-critical": (2_000_000_000, "Used for system critical pods that must run in the cluster."),
-    "system-node-critical": (2_000_001_000, "Used for system critical pods that must not be moved from their node."),
+_PRIORITIES = {
+    "system-cluster-critical": "Used for system critical pods that must run in the cluster.",
+    "system-node-critical": "Used for system critical pods that must not be moved from their node.",
 }
 
 
@@ -22,8 +23,8 @@ async def bootstrap(client: LocalClient, advertise: str, service_cidr: str, port
     """Create what is missing, correct the endpoints. Raises ``ApiError`` when a write is refused."""
     for name in NAMESPACES:
         await _ensure(client, _NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    for name, (value, text) in PRIORITIES.items():
-        await _ensure(client, _PRIORITY, _priority(name, value, text))
+    for name, text in _PRIORITIES.items():
+        await _ensure(client, _PRIORITY, _priority(name, SYSTEM[name], text))
     await _ensure(client, _SERVICE, _service(service_cidr, port))
     wanted = _slice(advertise, port)
     try:

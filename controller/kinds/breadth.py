@@ -54,20 +54,6 @@ _TABLE: Final[dict[tuple[str, str, str], tuple[Row, ...]]] = {
             ),
         ),
         Row("PodTemplate", "podtemplates", generation="template"),
-        Row(
-            "ReplicationController",
-            "replicationcontrollers",
-            "rc",
-            True,
-            "status scale",
-            "all",
-            (
-                at("Desired", "spec.replicas", "integer", empty=0),
-                at("Current", "status.replicas", "integer", empty=0),
-                at("Ready", "status.readyReplicas", "integer", empty=0),
-                AGE,
-            ),
-        ),
     ),
     ("policy", "v1", "io.k8s.api.policy.v1"): (
         Row(
@@ -111,20 +97,6 @@ _TABLE: Final[dict[tuple[str, str, str], tuple[Row, ...]]] = {
         ),
         Row("VolumeAttachment", "volumeattachments", "", False, "status"),
         Row("VolumeAttributesClass", "volumeattributesclasses", "vac", False, generation=""),
-    ),
-    ("scheduling.k8s.io", "v1", "io.k8s.api.scheduling.v1"): (
-        Row(
-            "PriorityClass",
-            "priorityclasses",
-            "pc",
-            False,
-            columns=(
-                at("Value", "value", "integer"),
-                at("Global-Default", "globalDefault", "boolean", empty=False),
-                AGE,
-            ),
-            generation="value",
-        ),
     ),
     ("node.k8s.io", "v1", "io.k8s.api.node.v1"): (
         Row("RuntimeClass", "runtimeclasses", "", False, columns=(at("Handler", "handler"), AGE), generation=""),

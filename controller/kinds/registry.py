@@ -20,6 +20,7 @@ from controller.kinds import (
     node,
     pod,
     rbac,
+    scheduling,
     service,
     sets,
     virtual,
@@ -96,6 +97,7 @@ REGISTRY: Final = Registry(
         *events.NEW_KINDS,
         *custom_definition.KINDS,
         *certificates.KINDS,
+        *scheduling.KINDS,
         *breadth.KINDS,
         *virtual.KINDS,
     ]

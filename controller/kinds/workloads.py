@@ -1,9 +1,18 @@
-"""Deployments and ReplicaSets: defaults, validation, columns."""
+"""Deployments, ReplicaSets and ReplicationControllers: defaults, validation, columns."""
 
 from typing import Any, Final
 
 from controller.kinds import pod_defaults, pod_validation, rules
-from controller.kinds.columns import AGE, SELECTOR, TEMPLATE_CONTAINERS, TEMPLATE_IMAGES, at, computed, dig
+from controller.kinds.columns import (
+    AGE,
+    SELECTOR,
+    TEMPLATE_CONTAINERS,
+    TEMPLATE_IMAGES,
+    at,
+    computed,
+    dig,
+    format_labels,
+)
 from controller.kinds.kind import Kind, Object
 from controller.kinds.rules import Errors, forbidden, invalid, required
 
@@ -26,6 +35,19 @@ def _default_replicaset(obj: Object) -> None:
     spec = obj.setdefault("spec", {})
     spec.setdefault("replicas", 1)
     pod_defaults.default_template(spec.setdefault("template", {}))
+
+
+def _default_replication_controller(obj: Object) -> None:
+    spec = obj.setdefault("spec", {})
+    spec.setdefault("replicas", 1)
+    if "template" not in spec:
+        return
+    labels = dig(spec, "template.metadata.labels", {})
+    if labels and not spec.get("selector"):
+        spec["selector"] = dict(labels)
+    if labels and not obj["metadata"].get("labels"):
+        obj["metadata"]["labels"] = dict(labels)
+    pod_defaults.default_template(spec["template"])
 
 
 def _reset_status(obj: Object) -> None:
@@ -53,11 +75,31 @@ def validate_selector(spec: Object) -> Errors:
 def validate_replicated(obj: Object) -> Errors:
     """What all workloads that keep pods running have in common."""
     spec = obj.get("spec") or {}
+    return _validate_numbers(spec) + validate_selector(spec) + _validate_lasting(spec.get("template") or {})
+
+
+def _validate_replication_controller(obj: Object) -> Errors:
+    spec = obj.get("spec") or {}
+    errors = _validate_numbers(spec)
+    selector, template = spec.get("selector"), spec.get("template")
+    if not selector:
+        errors.append(required("spec.selector"))
+    if template is None:
+        return [*errors, required("spec.template")]
+    labels = dig(template, "metadata.labels", {})
+    if selector and not rules.selects({"matchLabels": selector}, labels):
+        errors.append(invalid("spec.template.metadata.labels", labels, "`selector` does not match template `labels`"))
+    return errors + _validate_lasting(template)
+
+
+def _validate_numbers(spec: Object) -> Errors:
     errors = rules.non_negative("spec.replicas", spec.get("replicas"))
-    errors += rules.non_negative("spec.minReadySeconds", spec.get("minReadySeconds"))
-    errors += validate_selector(spec)
-    template = spec.get("template") or {}
-    errors += pod_validation.validate_template(template, "spec.template")
+    return errors + rules.non_negative("spec.minReadySeconds", spec.get("minReadySeconds"))
+
+
+def _validate_lasting(template: Object) -> Errors:
+    """A template of pods that run for good."""
+    errors = pod_validation.validate_template(template, "spec.template")
     policy = dig(template, "spec.restartPolicy")
     if policy in ("OnFailure", "Never"):
         errors.append(rules.not_supported("spec.template.spec.restartPolicy", policy, ("Always",)))
@@ -168,4 +210,29 @@ REPLICA_SET: Final = Kind(
     validate_update=_selector_immutable,
 )
 
-KINDS: Final = (DEPLOYMENT, REPLICA_SET)
+REPLICATION_CONTROLLER: Final = Kind(
+    group="",
+    version="v1",
+    kind="ReplicationController",
+    plural="replicationcontrollers",
+    schema="io.k8s.api.core.v1.ReplicationController",
+    singular="replicationcontroller",
+    short_names=("rc",),
+    categories=("all",),
+    subresources=("status", "scale"),
+    columns=(
+        at("Desired", "spec.replicas", "integer", empty=0),
+        at("Current", "status.replicas", "integer", empty=0),
+        at("Ready", "status.readyReplicas", "integer", empty=0),
+        AGE,
+        TEMPLATE_CONTAINERS,
+        TEMPLATE_IMAGES,
+        computed("Selector", lambda obj: format_labels(dig(obj, "spec.selector")), priority=1),
+    ),
+    selectable_fields={"status.replicas": lambda obj: str(dig(obj, "status.replicas", 0))},
+    default=_default_replication_controller,
+    prepare_create=_reset_replicaset_status,
+    validate=_validate_replication_controller,
+)
+
+KINDS: Final = (DEPLOYMENT, REPLICA_SET, REPLICATION_CONTROLLER)

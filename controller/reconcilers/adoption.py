@@ -7,11 +7,11 @@ being deleted is adopted or released.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from common.selectors import LabelSelector, from_label_selector
+from common.selectors import LabelSelector, from_label_selector, from_labels
 from controller.kinds.kind import Object, ResourceKey
 from controller.reconcilers import owners, pods
 from controller.runtime.reconciler import Map
-from controller.runtime.resources import SERVICES
+from controller.runtime.resources import PLAIN_SELECTORS
 from controller.runtime.view import View
 from controller.runtime.writes import Patch
 from controller.store.cache import Change
@@ -62,6 +62,12 @@ def claim(
     return Claim(tuple(owned), tuple(adopted), tuple(writes))
 
 
+def selector_of(resource: ResourceKey, obj: Object) -> LabelSelector:
+    """``spec.selector`` of an object of ``resource``, whichever of its two forms it has."""
+    selector = (obj.get("spec") or {}).get("selector")
+    return from_labels(selector) if resource in PLAIN_SELECTORS else from_label_selector(selector)
+
+
 def owner_patch(resource: ResourceKey, obj: Object, references: Sequence[Mapping[str, object]]) -> Patch:
     """Replace the owner references of exactly this version of the object."""
     meta = obj["metadata"]
@@ -91,8 +97,7 @@ def selecting_keys(view: View, controllers: ResourceKey, namespace: str, labels:
     """Keys of the controllers whose selector matches ``labels``."""
     found = []
     for candidate in view.selecting(controllers, namespace, labels):
-        selector = (view.decode(candidate).get("spec") or {}).get("selector") or {}
-        parsed = from_label_selector({"matchLabels": selector} if controllers == SERVICES else selector)
+        parsed = selector_of(controllers, view.decode(candidate))
         if not parsed.is_empty and parsed.matches(labels):
             found.append(f"{candidate.namespace}/{candidate.name}")
     return found

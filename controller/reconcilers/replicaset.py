@@ -1,16 +1,17 @@
-"""ReplicaSet: as many active pods as asked for; adopts matching orphans, releases those that no longer match."""
+"""ReplicaSet and ReplicationController, its elder: as many active pods as asked for; adopt matching orphans, release
+those that no longer match."""
 
 import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from common.selectors import from_label_selector
 from controller.kinds.kind import Object, ResourceKey
 from controller.reconcilers import conditions, owners, pods
-from controller.reconcilers.adoption import claim, controller_keys
+from controller.reconcilers.adoption import claim, controller_keys, selector_of
 from controller.runtime.reconciler import Map, own_key
-from controller.runtime.resources import PODS, REPLICA_SETS, split
+from controller.runtime.resources import PODS, REPLICA_SETS, REPLICATION_CONTROLLERS, split
 from controller.runtime.view import Failure, View
 from controller.runtime.writes import NOTHING_TO_DO, Create, Delete, EmitEvent, Plan, UpdateStatus, Write
 
@@ -22,16 +23,16 @@ DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 class ReplicaSetReconciler:
     """See the module."""
 
-    name = "replicaset-controller"
-    watches: Mapping[ResourceKey, Map] = {REPLICA_SETS: own_key, PODS: controller_keys(REPLICA_SETS)}
+    name: ClassVar[str] = "replicaset-controller"
+    resource: ClassVar[ResourceKey] = REPLICA_SETS
+    watches: ClassVar[Mapping[ResourceKey, Map]] = {REPLICA_SETS: own_key, PODS: controller_keys(REPLICA_SETS)}
 
     def plan(self, view: View, key: str, now: float) -> Plan:
         namespace, name = split(key)
-        rs = view.get(REPLICA_SETS, namespace, name)
+        rs = view.get(self.resource, namespace, name)
         if rs is None:
             return NOTHING_TO_DO
-        selector = from_label_selector(rs["spec"].get("selector"))
-        members = claim(view, rs, PODS, selector, pods.is_active)
+        members = claim(view, rs, PODS, selector_of(self.resource, rs), pods.is_active)
         writes: list[Write] = [*members.writes]
         owned = members.everyone
         active = [pod for pod in owned if pods.is_active(pod)]
@@ -41,13 +42,27 @@ class ReplicaSetReconciler:
             scaling = _scale(view, rs, active)
         if failure is not None and any(isinstance(write, Create) for write in scaling):
             writes.append(EmitEvent(rs, "Warning", "FailedCreate", f"Error creating: {failure.message}"))
-        status, again_s = _status(rs, owned, active, failure if scaling else None, now)
+        status, again_s = _status(rs, active, failure if scaling else None, now)
+        terminating = sum(pods.is_terminating(pod) for pod in owned)
+        if terminating and self.resource == REPLICA_SETS:
+            status["terminatingReplicas"] = terminating
         changed = status != (rs.get("status") or {})
-        reports = [UpdateStatus(REPLICA_SETS, {**rs, "status": status})] if changed else []
+        reports = [UpdateStatus(self.resource, {**rs, "status": status})] if changed else []
         sentence = f"{len(active)} of {rs['spec'].get('replicas', 1)} pods"
         # Names of pods follow from the version of ``rs``: as long as pods are being made, it stays as it is.
         steps = [*reports, *scaling] if failure is not None else [*scaling, *reports]
         return Plan((*writes, *steps), again_s, sentence)
+
+
+class ReplicationControllerReconciler(ReplicaSetReconciler):
+    """The same for the kind that was there before label selectors."""
+
+    name: ClassVar[str] = "replication-controller"
+    resource: ClassVar[ResourceKey] = REPLICATION_CONTROLLERS
+    watches: ClassVar[Mapping[ResourceKey, Map]] = {
+        REPLICATION_CONTROLLERS: own_key,
+        PODS: controller_keys(REPLICATION_CONTROLLERS),
+    }
 
 
 def _scale(view: View, rs: Object, active: list[Object]) -> list[Write]:
@@ -123,7 +138,7 @@ def _deletion_cost(pod: Object) -> int:
 
 
 def _status(
-    rs: Object, owned: list[Object], active: list[Object], failure: Failure | None, now: float
+    rs: Object, active: list[Object], failure: Failure | None, now: float
 ) -> tuple[dict[str, Any], float | None]:
     """The status and when a pod may become available without any other change."""
     spec = rs["spec"]
@@ -133,7 +148,6 @@ def _status(
         "fullyLabeledReplicas": sum(template_labels.matches(pod["metadata"].get("labels") or {}) for pod in active),
         "readyReplicas": sum(wait is not None for wait in waits),
         "availableReplicas": sum(wait == 0 for wait in waits),
-        "terminatingReplicas": sum(pods.is_terminating(pod) for pod in owned),
     }
     status: dict[str, Any] = {"replicas": len(active)}
     status |= {name: count for name, count in counts.items() if count}

@@ -25,7 +25,7 @@ from controller.reconcilers.namespace import NamespaceReconciler
 from controller.reconcilers.node_lifecycle import NodeLifecycleReconciler
 from controller.reconcilers.pod_garbage import PodGarbageReconciler
 from controller.reconcilers.port_release import PortReleaseReconciler
-from controller.reconcilers.replicaset import ReplicaSetReconciler
+from controller.reconcilers.replicaset import ReplicaSetReconciler, ReplicationControllerReconciler
 from controller.reconcilers.resource_quota import ResourceQuotaReconciler
 from controller.reconcilers.root_ca import RootCaReconciler
 from controller.reconcilers.segment import SegmentReconciler
@@ -81,6 +81,7 @@ def reconcilers(ports: ControllerPorts) -> list[Reconciler]:
     return [
         DeploymentReconciler(),
         ReplicaSetReconciler(),
+        ReplicationControllerReconciler(),
         DaemonSetReconciler(),
         StatefulSetReconciler(),
         JobReconciler(),

@@ -16,10 +16,12 @@ from controller.runtime.resources import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     JOBS,
+    PLAIN_SELECTORS,
     POD_DISRUPTION_BUDGETS,
     PODS,
     PORTS,
     REPLICA_SETS,
+    REPLICATION_CONTROLLERS,
     SERVICES,
     STATEFUL_SETS,
 )
@@ -29,6 +31,7 @@ SERVICE_NAME: Final = "kubernetes.io/service-name"
 FINISHED: Final = ("Succeeded", "Failed")
 _SELECTING: Final = (
     SERVICES,
+    REPLICATION_CONTROLLERS,
     REPLICA_SETS,
     DEPLOYMENTS,
     DAEMON_SETS,
@@ -99,7 +102,7 @@ def _of_pod(entry: Entry) -> Iterable[str]:
 def _of_selecting(entry: Entry) -> Iterable[str]:
     spec: Mapping[str, Any] = entry.decode().get("spec") or {}
     selector = spec.get("selector") or {}
-    wanted = selector if entry.resource == SERVICES else selector.get("matchLabels") or {}
+    wanted = selector if entry.resource in PLAIN_SELECTORS else selector.get("matchLabels") or {}
     pair = min(wanted.items(), default=None)
     yield selecting(entry.resource, entry.namespace, f"{pair[0]}={pair[1]}" if pair else "*")
 
@@ -114,9 +117,7 @@ _BY_RESOURCE: Final[Mapping[ResourceKey, Callable[[Entry], Iterable[str]]]] = {
     ENDPOINT_SLICES: _of_slice,
     ADDRESS_BLOCKS: lambda entry: (blocks_of(entry.fields.get("spec.segment", "")),),
     PORTS: lambda entry: (port_of(entry.fields.get("spec.podUID", "")),),
-    **dict.fromkeys(
-        (SERVICES, REPLICA_SETS, DEPLOYMENTS, DAEMON_SETS, STATEFUL_SETS, JOBS, POD_DISRUPTION_BUDGETS), _of_selecting
-    ),
+    **dict.fromkeys(_SELECTING, _of_selecting),
 }
 
 

@@ -29,6 +29,9 @@ SEGMENTS: Final = ResourceKey("network.sphere.io", "segments")
 ADDRESS_BLOCKS: Final = ResourceKey("network.sphere.io", "addressblocks")
 PORTS: Final = ResourceKey("network.sphere.io", "ports")
 
+PLAIN_SELECTORS: Final = frozenset((SERVICES, REPLICATION_CONTROLLERS))
+"""Resources whose ``spec.selector`` is a map of labels, from before there were label selectors."""
+
 NETWORK_API: Final = "network.sphere.io/v1"
 
 
