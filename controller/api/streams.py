@@ -8,6 +8,7 @@ import aiohttp
 from aiohttp import WSMsgType, web
 
 from common import upgrade
+from controller.api import log_socket
 from controller.api.api import Call, Routes
 from controller.api.request import Answer, Reply, Stream, Write
 from controller.api.spherelets import Endpoint, Query, Spherelets, error_of
@@ -121,6 +122,7 @@ class _Relay:
             return Reply(200, b"", "text/plain")
         if state == "waiting" and _never_ran(pod, container):
             raise bad_request(f"{where} is waiting to start: {reason or 'ContainerCreating'}")
+        upgrading = log_socket.wanted(request.http)
         query = [(name, request.text(name)) for name in _LOG_OPTIONS if request.text(name)]
         path = f"/containerLogs/{request.target.namespace}/{request.target.name}/{container}"
         response = await self._spherelets.open(self._endpoint(pod), "GET", path, query)
@@ -130,6 +132,8 @@ class _Relay:
             if err.code == 404 and not state:
                 raise bad_request(f"{where} is waiting to start: ContainerCreating")
             raise err
+        if upgrading:
+            return await log_socket.send(request.http, _copy_from(response))
         return Stream(_copy_from(response), "text/plain")
 
     async def exec(self, call: Call) -> Answer:

@@ -9,7 +9,17 @@ from typing import Any
 import orjson
 from aiohttp import WSMsgType, web
 
-from spherelet.server.remotecommand import CLOSE, ERROR, RESIZE, STDERR, STDIN, STDOUT, V4, V5, window_size
+from spherelet.server.remotecommand import (
+    CLOSE,
+    ERROR,
+    PROTOCOLS,
+    RESIZE,
+    STDERR,
+    STDIN,
+    STDOUT,
+    Framing,
+    window_size,
+)
 
 FRAME_BYTES_MAX = 4 << 20
 Feed = Callable[[bytes], Awaitable[None]]
@@ -17,7 +27,7 @@ EndStdin = Callable[[], None]
 Resize = Callable[[int, int], None]
 
 
-async def upgrade(request: web.Request, protocols: tuple[str, ...] = (V5, V4)) -> web.WebSocketResponse:
+async def upgrade(request: web.Request, protocols: tuple[str, ...] = PROTOCOLS) -> web.WebSocketResponse:
     """Accept the WebSocket. Raises 400 when no subprotocol is common."""
     offered = [p.strip() for p in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
     if not set(offered) & set(protocols):
@@ -53,6 +63,7 @@ class WebSocketChannels(Channels):
 
     def __init__(self, socket: web.WebSocketResponse) -> None:
         self._socket = socket
+        self._framing = Framing(socket.ws_protocol or "")
 
     @property
     def response(self) -> web.StreamResponse:
@@ -63,16 +74,21 @@ class WebSocketChannels(Channels):
         await self.send(STDOUT if stdout else STDERR if stderr else ERROR, b"")
 
     async def send(self, channel: int, payload: bytes) -> None:
+        message = self._framing.message(channel, payload)
         with contextlib.suppress(ConnectionError):
-            await self._socket.send_bytes(bytes((channel,)) + payload)
+            if self._framing.is_text:
+                await self._socket.send_str(message.decode())
+            else:
+                await self._socket.send_bytes(message)
 
     async def pump_in(self, stdin: Feed, end_stdin: EndStdin, resize: Resize) -> None:
         async for message in self._socket:
             # Clients send what they have as text as text: the Python client's write_stdin("...").
             data = message.data.encode() if message.type is WSMsgType.TEXT else message.data
-            if message.type not in (WSMsgType.BINARY, WSMsgType.TEXT) or not data:
+            parsed = self._framing.parse(data) if message.type in (WSMsgType.BINARY, WSMsgType.TEXT) else None
+            if parsed is None:
                 continue
-            channel, payload = data[0], data[1:]
+            channel, payload = parsed
             if channel == STDIN:
                 await feed_stdin(payload, stdin, end_stdin)
             elif channel == RESIZE:
@@ -81,7 +97,9 @@ class WebSocketChannels(Channels):
                 end_stdin()
 
     async def finish(self, status: dict[str, Any]) -> None:
-        await self.send(ERROR, orjson.dumps(status))
+        said = self._framing.ending(status)
+        if said is not None:
+            await self.send(ERROR, said)
         with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
             async with asyncio.timeout(5):
                 await self._socket.close()

@@ -13,7 +13,7 @@ import pytest
 from spherelet import execution
 from spherelet.model import ContainerState
 from spherelet.server import spdy
-from spherelet.server.remotecommand import V4, V5
+from spherelet.server.remotecommand import V1, V1_BASE64, V4, V5
 from spherelet.server.rotation import rotate
 from tests.support.oci_container import container, crun
 from tests.support.spherelet_server import OnePod, serving
@@ -40,6 +40,20 @@ async def test_exec_gives_output_streams_and_exit_code(tmp_path: Path, shell: Co
             assert output == {1: b"hello\n", 2: b"bad\n"}
             assert status["reason"] == "NonZeroExitCode"
             assert status["details"] == {"causes": [{"reason": "ExitCode", "message": "7"}]}
+
+
+async def test_exec_for_clients_that_know_no_status(tmp_path: Path, shell: ContainerState) -> None:
+    async with serving(tmp_path, OnePod(shell, {})) as client:
+        path = f"{client.base}/exec/shop/web/main?command=echo&command=remote+execution+test&stdout=1&stderr=1"
+        async with client.session.ws_connect(path, protocols=(V1,)) as websocket:
+            assert b"".join([message.data async for message in websocket]) == b"\1\1remote execution test\n"
+        async with client.session.ws_connect(path, protocols=(V1_BASE64,)) as websocket:
+            assert [message.data async for message in websocket] == ["1", "1cmVtb3RlIGV4ZWN1dGlvbiB0ZXN0Cg=="]
+        path = f"{client.base}/exec/shop/web/main?command=false&stdout=1"
+        async with client.session.ws_connect(path, protocols=(V1,)) as websocket:
+            said = [message.data async for message in websocket]
+        assert said[0] == b"\1"
+        assert said[1].startswith(b"\3command terminated with non-zero exit code")
 
 
 async def test_exec_stdin_ends_when_the_client_closes_it(tmp_path: Path, shell: ContainerState) -> None:
