@@ -271,8 +271,7 @@ def _state(
     failure = _failure(container, seen, around)
     if failure is not None:
         return {"waiting": {"reason": failure.reason, "message": failure.message}}
-    waiting_for_init = container.role is Role.MAIN and want.init and not lifecycle.initialized(want, seen)
-    return {"waiting": {"reason": "PodInitializing" if waiting_for_init else "ContainerCreating"}}
+    return {"waiting": {"reason": "PodInitializing" if want.init else "ContainerCreating"}}
 
 
 _NEVER_RAN = {

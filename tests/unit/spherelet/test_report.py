@@ -61,6 +61,22 @@ def test_waiting_reasons() -> None:
     assert waiting(replace(SEEN, containers={"main": (crashed,)})) == "CrashLoopBackOff"
 
 
+def test_every_container_of_a_pod_with_init_containers_waits_for_the_pod() -> None:
+    def reasons(seen: Observed) -> list[str]:
+        body = report.status(want, seen, AROUND)
+        each = [*body["initContainerStatuses"], *body["containerStatuses"]]
+        return [str(one["state"].get("waiting", {}).get("reason")) for one in each]
+
+    want = a_pod(initContainers=[{"name": "a", "image": "i"}, {"name": "b", "image": "i"}])
+    assert reasons(SEEN) == ["PodInitializing"] * 3
+    crashed = attempt(1, started_at=NOW - 2, exit=Exit(1, NOW - 1, "Error"), reaped=True, backoff_s=10.0)
+    seen = replace(SEEN, containers={"a": (replace(crashed, name="a"),)})
+    assert reasons(seen) == ["CrashLoopBackOff", "PodInitializing", "PodInitializing"]
+    done = attempt(started_at=NOW - 2, exit=Exit(0, NOW - 1, "Completed"), reaped=True)
+    seen = replace(SEEN, containers={name: (replace(done, name=name),) for name in ("a", "b")})
+    assert reasons(seen)[2] == "PodInitializing"
+
+
 def test_a_restart_keeps_how_the_last_attempt_ended() -> None:
     first = attempt(0, started_at=NOW - 9, exit=Exit(3, NOW - 8, "Error"), reaped=True)
     seen = replace(SEEN, containers={"main": (first, attempt(1, started_at=NOW))})
