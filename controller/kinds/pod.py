@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import orjson
 
+from common.quantity import InvalidQuantity, Quantity
 from controller.kinds import pod_defaults, pod_subresources, pod_validation
 from controller.kinds.columns import AGE, NONE, at, computed, dig, since
 from controller.kinds.kind import Column, Kind, Object
@@ -24,23 +25,32 @@ def _default(pod: Object) -> None:
 
 
 def qos_class(spec: Object) -> str:
-    """``Guaranteed``, ``Burstable`` or ``BestEffort`` (``ComputePodQOS``)."""
-    requests: dict[str, str] = {}
-    limits: dict[str, str] = {}
-    guaranteed = True
+    """``Guaranteed``, ``Burstable`` or ``BestEffort`` (``ComputePodQOS``): by amounts, however they are written."""
+    some, guaranteed = False, True
     for container in [*(spec.get("containers") or []), *(spec.get("initContainers") or [])]:
         resources = container.get("resources") or {}
-        own_limits = {k: v for k, v in (resources.get("limits") or {}).items() if k in ("cpu", "memory") and v != "0"}
-        own_requests = {
-            k: v for k, v in (resources.get("requests") or {}).items() if k in ("cpu", "memory") and v != "0"
-        }
-        requests.update(own_requests)
-        limits.update(own_limits)
-        if set(own_limits) != {"cpu", "memory"} or own_requests != own_limits:
+        limits, requests = _compute(resources.get("limits")), _compute(resources.get("requests"))
+        some = some or bool(limits or requests)
+        if set(limits) != {"cpu", "memory"} or requests != limits:
             guaranteed = False
-    if not requests and not limits:
+    if not some:
         return "BestEffort"
     return "Guaranteed" if guaranteed else "Burstable"
+
+
+def _compute(amounts: Object | None) -> dict[str, object]:
+    """CPU and memory above 0. What is no quantity stays text: it is refused later."""
+    found: dict[str, object] = {}
+    for name in ("cpu", "memory"):
+        text = (amounts or {}).get(name, 0)
+        try:
+            amount = Quantity.parse(text)
+        except InvalidQuantity:
+            found[name] = text
+            continue
+        if amount.nanos > 0:
+            found[name] = amount
+    return found
 
 
 def _prepare_create(pod: Object) -> None:

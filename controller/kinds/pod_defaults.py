@@ -22,6 +22,8 @@ def default_pod_spec(spec: Object) -> None:
     """Defaults of a ``PodSpec``."""
     spec.setdefault("restartPolicy", "Always")
     spec.setdefault("terminationGracePeriodSeconds", 30)
+    if _is_negative(spec["terminationGracePeriodSeconds"]):
+        spec["terminationGracePeriodSeconds"] = 1  # upstream once let it in, and gives it this meaning since
     spec.setdefault("dnsPolicy", "ClusterFirst")
     spec.setdefault("securityContext", {})
     spec.setdefault("schedulerName", "default-scheduler")
@@ -37,6 +39,10 @@ def default_pod_spec(spec: Object) -> None:
         spec["serviceAccount"] = spec["serviceAccountName"]
     elif spec.get("serviceAccount"):
         spec["serviceAccountName"] = spec["serviceAccount"]
+
+
+def _is_negative(value: Any) -> bool:
+    return isinstance(value, int) and value < 0
 
 
 def default_pod_only(pod: Object) -> None:

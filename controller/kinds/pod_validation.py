@@ -1,5 +1,6 @@
 """Validation of pod specs, in upstream's words and paths (``core/validation``). Pure."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -19,6 +20,11 @@ _SOURCES: Final = frozenset(
         *("projected", "quobyte", "rbd", "scaleIO", "secret", "storageos", "vsphereVolume"),
     )
 )
+
+_SYSCTL_SEGMENT: Final = "[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
+_SYSCTL: Final = rf"({_SYSCTL_SEGMENT}[\./])*{_SYSCTL_SEGMENT}"
+_SYSCTL_CHARS_MAX: Final = 253
+_IPC_SYSCTLS: Final = ("kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue.")
 
 
 def validate_pod_spec(spec: Object, path: str = "spec") -> Errors:
@@ -54,6 +60,7 @@ def validate_pod_spec(spec: Object, path: str = "spec") -> Errors:
             errors.append(required(f"{path}.imagePullSecrets[{index}].name"))
     errors += _affinity(spec.get("affinity") or {}, f"{path}.affinity")
     errors += _spread(spec, path)
+    errors += _sysctls(spec, f"{path}.securityContext.sysctls")
     if spec.get("hostPID") and spec.get("shareProcessNamespace"):
         detail = "ShareProcessNamespace and HostPID cannot both be enabled"
         errors.append(invalid(f"{path}.shareProcessNamespace", True, detail))
@@ -150,6 +157,28 @@ def _spread(spec: Object, path: str) -> Errors:
         allowed = ("DoNotSchedule", "ScheduleAnyway")
         errors += rules.one_of(f"{here}.whenUnsatisfiable", constraint.get("whenUnsatisfiable"), allowed)
         errors += rules.label_selector(f"{here}.labelSelector", constraint.get("labelSelector"))
+    return errors
+
+
+def _sysctls(spec: Object, path: str) -> Errors:
+    """Names that a kernel could have, once each; none of a namespace that the pod shares with its host."""
+    errors: Errors = []
+    seen: set[str] = set()
+    for index, each in enumerate((spec.get("securityContext") or {}).get("sysctls") or []):
+        here, name = f"{path}[{index}].name", each.get("name") or ""
+        if not name:
+            errors.append(required(here))
+        elif len(name) > _SYSCTL_CHARS_MAX or not re.fullmatch(_SYSCTL, name):
+            detail = f"must have at most {_SYSCTL_CHARS_MAX} characters and match regex ^{_SYSCTL}$"
+            errors.append(invalid(here, name, detail))
+        elif name in seen:
+            errors.append(rules.duplicate(here, name))
+        seen.add(name)
+        dotted = name.replace("/", ".")
+        if spec.get("hostNetwork") and dotted.startswith("net."):
+            errors.append(invalid(here, name, "may not be set when 'hostNetwork' is true"))
+        if spec.get("hostIPC") and dotted.startswith(_IPC_SYSCTLS):
+            errors.append(invalid(here, name, "may not be set when 'hostIPC' is true"))
     return errors
 
 

@@ -49,6 +49,13 @@ def test_pull_policy_follows_the_tag(image: str, policy: str) -> None:
     assert image_pull_policy(image) == policy
 
 
+def test_a_negative_grace_period_is_one_second() -> None:
+    for given, kept in ((-1, 1), (0, 0), (5, 5)):
+        obj = {"metadata": {"name": "p"}, "spec": {"terminationGracePeriodSeconds": given, "containers": []}}
+        kind("", "pods").default(obj)
+        assert obj["spec"]["terminationGracePeriodSeconds"] == kept
+
+
 def test_requests_come_from_limits() -> None:
     pod = copy.deepcopy(POD)
     pod["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "1"}}

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from controller.kinds.pod import qos_class
 from controller.kinds.registry import REGISTRY
 
 
@@ -122,3 +123,37 @@ def test_pod_spec_is_immutable_but_for_images() -> None:
     old, image, command = pod(), pod(image="other"), pod(command=["x"])
     assert kind.validate_update(image, old) == []
     assert [error.path for error in kind.validate_update(command, old)] == ["spec"]
+
+
+@pytest.mark.parametrize(
+    ("names", "shares", "expected"),
+    [
+        (["kernel.shm_rmid_forced", "net/ipv4/tcp_syncookies", "safe-and-unsafe"], {}, []),
+        (["foo-", "kernel.shmmax", "bar.."], {}, [("Invalid", 0), ("Invalid", 2)]),
+        (["", "a" * 254, "fs.mqueue.msg_max"], {}, [("Required", 0), ("Invalid", 1)]),
+        (["kernel.sem", "kernel.sem"], {}, [("Duplicate", 1)]),
+        (["kernel.sem", "net.ipv4.tcp_rmem"], {"hostNetwork": True}, [("Invalid", 1)]),
+        (["kernel.sem", "net/ipv4/tcp_rmem"], {"hostIPC": True}, [("Invalid", 0)]),
+    ],
+)
+def test_sysctl_names(names: list[str], shares: dict[str, Any], expected: list[tuple[str, int]]) -> None:
+    wanted = pod()
+    wanted["spec"] |= {"securityContext": {"sysctls": [{"name": name, "value": "1"} for name in names]}, **shares}
+    found = problems("", "pods", wanted)
+    assert found == [(kind, f"spec.securityContext.sysctls[{index}].name") for kind, index in expected]
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({}, "BestEffort"),
+        ({"limits": {"cpu": "0"}}, "BestEffort"),
+        ({"requests": {"cpu": "100m"}}, "Burstable"),
+        ({"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}, "Burstable"),
+        ({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}}, "Guaranteed"),
+        ({"limits": {"cpu": "0.5", "memory": "1Gi"}, "requests": {"cpu": "500m", "memory": "1024Mi"}}, "Guaranteed"),
+        ({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Mi"}}, "Burstable"),
+    ],
+)
+def test_qos_class_goes_by_amounts(resources: dict[str, Any], expected: str) -> None:
+    assert qos_class({"containers": [{"resources": resources}]}) == expected
