@@ -61,7 +61,8 @@ async def run(settings: ControllerSettings) -> None:
         port = int(settings.api.listen.rpartition(":")[2] or 6443)
         await bootstrap(client, settings.api.advertise, settings.network.service_cidr, port)
         await rbac_bootstrap.reconcile(client)
-        context = server_context(settings.api.tls, client_certificate=False)
+        signer_cas = [settings.api.signer.cert] if settings.api.signer is not None else []
+        context = server_context(settings.api.tls, client_certificate=False, more_client_cas=signer_cas)
         group.create_task(Server(api, context).run(listening_sockets(settings.api.listen)))
         if settings.api.signer is not None:
             authority = CertificateAuthority(settings.api.signer.cert, settings.api.signer.key)

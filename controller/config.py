@@ -16,7 +16,7 @@ class EtcdSettings(Settings, frozen=True, kw_only=True):
 
 
 class SignerSettings(Settings, frozen=True, kw_only=True):
-    """The CA that signs approved CertificateSigningRequests: PEM files. ``api.tls.ca`` must trust it."""
+    """The CA that signs approved CertificateSigningRequests: PEM files. The API trusts it; nobody else should."""
 
     cert: Path
     key: Path

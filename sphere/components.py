@@ -142,7 +142,7 @@ def _controller(layout: Layout) -> Component:
                 "service_account_key": layout.pki / "service-account.key",
                 "service_account_issuer": f"https://kubernetes.default.svc.{topology.CLUSTER_DOMAIN}",
                 "tls": tls(layout, "apiserver"),
-                "signer": {"cert": layout.pki / "ca.crt", "key": layout.pki / "ca.key"},
+                "signer": {"cert": layout.pki / "signer.crt", "key": layout.pki / "signer.key"},
             },
             "spherelet": {"tls": tls(layout, "controller")},
             "broker": {"host": address, "port": topology.BROKER_PORT, "tls": tls(layout, "controller")},

@@ -1,5 +1,8 @@
 """The cluster's certificate authority: one CA, one identity per process (group = organization). EC P-256.
 
+A second CA, ``signer``, signs what users ask for by CertificateSigningRequest. The API alone trusts it: whatever name
+such a certificate bears, etcd, the broker and the hosts do not know it.
+
 Kept over `sphere up` and `down`; an identity is made anew when it is near its end, does not fit what is asked of it
 any more, or was signed by another CA. Files: ``<name>.crt`` and ``<name>.key`` (mode 0600).
 """
@@ -70,10 +73,13 @@ def ensure(directory: Path, wanted: Iterable[Identity], now: datetime | None = N
     now = now or datetime.now(UTC)
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     made: list[str] = []
-    authority = _authority(directory, now)
+    authority = _authority(directory, "ca", now)
     if authority is None:
-        authority = _make_authority(directory, now)
+        authority = _make_authority(directory, "ca", "sphere-ca", now)
         made.append("ca")
+    if _authority(directory, "signer", now) is None:
+        _make_authority(directory, "signer", "sphere-client-signer", now)
+        made.append("signer")
     for identity in wanted:
         held = _load(directory, identity.file)
         if held is None or not _fits(held[0], identity, authority[0], now):
@@ -88,14 +94,14 @@ def ensure(directory: Path, wanted: Iterable[Identity], now: datetime | None = N
 
 def has_authority(directory: Path) -> bool:
     """Whether ``ensure`` would go on with the authority that is there."""
-    return _authority(directory, datetime.now(UTC)) is not None
+    return _authority(directory, "ca", datetime.now(UTC)) is not None
 
 
 Pair = tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
 
 
-def _authority(directory: Path, now: datetime) -> Pair | None:
-    held = _load(directory, "ca")
+def _authority(directory: Path, file: str, now: datetime) -> Pair | None:
+    held = _load(directory, file)
     return None if held is None or held[0].not_valid_after_utc - now < RENEW_BEFORE else held
 
 
@@ -155,9 +161,9 @@ def _builder(subject: x509.Name, issuer: x509.Name, now: datetime, life: timedel
     )
 
 
-def _make_authority(directory: Path, now: datetime) -> Pair:
+def _make_authority(directory: Path, file: str, common_name: str, now: datetime) -> Pair:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sphere-ca")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     certificate = (
         _builder(name, name, now, CA_LIFE)
         .public_key(key.public_key())
@@ -166,7 +172,7 @@ def _make_authority(directory: Path, now: datetime) -> Pair:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    _store(directory, "ca", certificate, key)
+    _store(directory, file, certificate, key)
     return certificate, key
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import NameOID
 
 from sphere import pki
@@ -18,7 +19,7 @@ def _certificate(directory: Path, name: str) -> x509.Certificate:
 
 def test_second_call_changes_nothing(tmp_path: Path) -> None:
     wanted = pki.identities(2)
-    assert set(pki.ensure(tmp_path, wanted)) == {"ca", "service-account", *(one.file for one in wanted)}
+    assert set(pki.ensure(tmp_path, wanted)) == {"ca", "signer", "service-account", *(one.file for one in wanted)}
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert pki.ensure(tmp_path, wanted) == ()
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -27,7 +28,7 @@ def test_second_call_changes_nothing(tmp_path: Path) -> None:
 def test_keys_are_private(tmp_path: Path) -> None:
     pki.ensure(tmp_path, pki.identities(1))
     keys = list(tmp_path.glob("*.key"))
-    assert len(keys) == len(pki.identities(1)) + 2
+    assert len(keys) == len(pki.identities(1)) + 3
     assert {stat.S_IMODE(key.stat().st_mode) for key in keys} == {0o600}
 
 
@@ -77,6 +78,12 @@ def test_a_lost_authority_renews_all(tmp_path: Path) -> None:
     pki.ensure(tmp_path, wanted)
     (tmp_path / "ca.key").unlink()
     assert set(pki.ensure(tmp_path, wanted)) == {"ca", *(one.file for one in wanted)}
+
+
+def test_what_users_get_signed_chains_to_an_authority_of_its_own(tmp_path: Path) -> None:
+    pki.ensure(tmp_path, pki.identities(1))
+    with pytest.raises((ValueError, InvalidSignature)):
+        _certificate(tmp_path, "signer").verify_directly_issued_by(_certificate(tmp_path, "ca"))
 
 
 @pytest.mark.parametrize("damage", [b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
