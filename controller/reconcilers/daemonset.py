@@ -1,7 +1,7 @@
 """DaemonSet: one pod on every node that its template fits; updates node by node, within its bounds.
 
 Follows ``pkg/controller/daemon`` of Kubernetes, with one difference: there is no memory of failures. A pod that failed
-soon after it was made is replaced ``FAILED_AGE_MIN_S`` after that, so that no node sees a hot loop.
+soon after it was made is replaced a while after that, so that no node sees a hot loop.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,10 @@ from controller.runtime.writes import NOTHING_TO_DO, Create, Delete, EmitEvent, 
 from controller.store.cache import Change
 from controller.store.entry import Entry
 
-FAILED_AGE_MIN_S = 10.0
+REFUSED_AGE_MIN_S = 10.0
+"""Of a failed pod that no container of ever ran, before it is replaced: the next may be refused as quickly."""
+FAILED_AGE_MIN_S = 1.0
+"""Of any other failed pod."""
 
 
 def _keys_of_node(view: View, change: Change) -> tuple[str, ...]:
@@ -166,7 +169,8 @@ def _doomed(this: _Round) -> tuple[list[Write], list[float]]:
         for pod in place.pods:
             if pods.is_deleting(pod):
                 continue
-            left_s = pods.created_at(pod) + FAILED_AGE_MIN_S - this.now
+            age_min_s = FAILED_AGE_MIN_S if pods.has_run(pod) else REFUSED_AGE_MIN_S
+            left_s = pods.created_at(pod) + age_min_s - this.now
             if not place.fit.stay:
                 writes.append(_delete(this, pod))
             elif pods.is_terminal(pod) and left_s > 0:
@@ -308,4 +312,5 @@ def _status(this: _Round) -> tuple[Object, list[float]]:
         "numberUnavailable": counts["desired"] - counts["available"],
         "collisionCount": old.get("collisionCount", 0),
     }
-    return {**status, **{name: count for name, count in others.items() if count}}, waits
+    kept = {"conditions": old["conditions"]} if old.get("conditions") else {}
+    return {**status, **{name: count for name, count in others.items() if count}, **kept}, waits

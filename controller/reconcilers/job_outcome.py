@@ -120,8 +120,9 @@ def status_of(job: Object, tally: Tally, found: Verdict | None, now: float) -> O
     """The whole status."""
     old = job.get("status") or {}
     status: Object = dict(tally.status)
-    counts = {"active": len(tally.active), "ready": tally.ready, "terminating": tally.terminating}
-    status |= {name: count for name, count in counts.items() if count}
+    status |= {"ready": tally.ready, "terminating": tally.terminating}
+    if tally.active:
+        status["active"] = len(tally.active)
     listed = [dict(each) for each in conditions_of(job)]
     started = old.get("startTime")
     suspend = bool(job["spec"].get("suspend"))

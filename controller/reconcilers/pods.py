@@ -56,5 +56,17 @@ def restarts(pod: Object) -> int:
     return max((c.get("restartCount", 0) for c in (pod.get("status") or {}).get("containerStatuses") or ()), default=0)
 
 
+def has_run(pod: Object) -> bool:
+    """Whether a container of it was ever started."""
+    status = pod.get("status") or {}
+    listed = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    return any(
+        ((each.get(which) or {}).get(state) or {}).get("startedAt")
+        for each in listed
+        for which in ("state", "lastState")
+        for state in ("running", "terminated")
+    )
+
+
 def _time(text: object) -> float:
     return parse_rfc3339(text) if isinstance(text, str) else 0.0

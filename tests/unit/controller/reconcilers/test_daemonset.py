@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from controller.kinds.kind import Object
 from controller.reconcilers import pods
 from controller.reconcilers.daemon_placement import target_of
-from controller.reconcilers.daemonset import FAILED_AGE_MIN_S, DaemonSetReconciler
+from controller.reconcilers.daemonset import FAILED_AGE_MIN_S, REFUSED_AGE_MIN_S, DaemonSetReconciler
 from controller.runtime.resources import CONTROLLER_REVISIONS, DAEMON_SETS, NODES, PODS
 from controller.runtime.writes import Create
 from controller.store.cache import Change
@@ -100,19 +100,32 @@ def test_a_taint_that_forbids_newcomers_leaves_who_is_there_and_counts_it_as_mis
     assert where(model) == []
 
 
-def test_a_pod_that_fails_at_once_is_replaced_after_a_while() -> None:
+def test_a_pod_that_a_node_refuses_is_replaced_after_a_while() -> None:
     model = daemon_set(nodes=("n1",))
     arrive(model)
     first = model.pods()[0]
     model.report(first, "Failed")
     plan = model.registry.plan(model.reconciler, KEY)
     assert not any(isinstance(write, Create) for write in plan.writes)
-    assert plan.again_s == FAILED_AGE_MIN_S
-    model.registry.now += FAILED_AGE_MIN_S
+    assert plan.again_s == REFUSED_AGE_MIN_S
+    model.registry.now += REFUSED_AGE_MIN_S
     arrive(model)
     assert [pod["metadata"]["name"] for pod in model.active()] != [first["metadata"]["name"]]
     assert where(model) == ["n1"]
     assert "FailedDaemonPod" in [event.reason for event in model.registry.events]
+
+
+def test_a_pod_that_fails_after_it_has_run_is_replaced_soon() -> None:
+    model = daemon_set(nodes=("n1",))
+    arrive(model)
+    (failed,) = model.active()
+    ran = {"name": "c", "state": {"running": {"startedAt": "2023-11-14T22:13:20Z"}}}
+    model.report(failed, "Failed", containerStatuses=[ran])
+    assert model.registry.plan(model.reconciler, KEY).again_s == FAILED_AGE_MIN_S
+    model.registry.now += FAILED_AGE_MIN_S
+    arrive(model)
+    assert failed["metadata"]["uid"] not in {pod["metadata"]["uid"] for pod in model.pods()}
+    assert where(model) == ["n1"]
 
 
 def test_pods_meant_for_a_node_that_went_are_not_left_waiting() -> None:

@@ -103,6 +103,17 @@ def test_has_only_ended_when_every_pod_has() -> None:
     assert model.status["failed"] == 2
 
 
+def test_no_pods_ready_or_leaving_is_said_with_a_zero() -> None:
+    """Clients read the two as numbers that are always there."""
+    model = job(2, 2)
+    model.settle()
+    assert (model.status["ready"], model.status["terminating"]) == (0, 0)
+    for pod in model.active():
+        model.run(pod, "n1")
+    model.settle()
+    assert (model.status["ready"], model.status["terminating"]) == (2, 0)
+
+
 def test_a_deadline_ends_it() -> None:
     model = job(activeDeadlineSeconds=60)
     model.settle()
