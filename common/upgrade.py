@@ -129,9 +129,16 @@ async def request(host: str, port: int, context: ssl.SSLContext, target: str, he
     timeout.
     """
     reader, writer = await asyncio.open_connection(host, port, ssl=context, limit=READ_BYTES)
+    first = [("Host", f"{host}:{port}"), ("Connection", "Upgrade"), ("Content-Length", "0")]
+    return await ask(reader, writer, "POST", target, [*first, *headers])
+
+
+async def ask(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, method: str, target: str, headers: Headers
+) -> Answer:
+    """As ``request``, over a connection that is there already (made with ``limit=READ_BYTES``); ``headers`` are all."""
     try:
-        first = [("Host", f"{host}:{port}"), ("Connection", "Upgrade"), ("Content-Length", "0")]
-        writer.write(_head(f"POST {target} HTTP/1.1", [*first, *headers]))
+        writer.write(_head(f"{method} {target} HTTP/1.1", headers))
         await writer.drain()
         status, answered = _parse_head(await _read_head(reader))
         if status == 101:

@@ -11,7 +11,7 @@ from common.clock import SystemClock
 from common.entry import daemon
 from common.logs import logger
 from common.tls import client_context, server_context
-from controller.api import eviction, metrics_api, openapi, pod_actions, rbac_bootstrap, reviews, streams
+from controller.api import eviction, metrics_api, openapi, pod_actions, proxy, rbac_bootstrap, reviews, streams
 from controller.api.admission.service_ip import ServiceAllocator
 from controller.api.api import Api
 from controller.api.assemble import assemble, fields_of
@@ -120,6 +120,7 @@ def _api(
     )
     reviews.install(api.routes, tokens, authorization, jwks_uri=f"{settings.api.service_account_issuer}/openid/v1/jwks")
     streams.install(api.routes, spherelets)
+    proxy.install(api.routes, spherelets)
     pod_actions.install(api.routes, binder)
     eviction.install(api.routes)
     metrics_api.install(api.routes, spherelets, clock)
