@@ -27,12 +27,12 @@ def media_type(content_type: str) -> str:
 
 
 def decode_object(body: bytes, content_type: str) -> tuple[Object, list[str]]:
-    """An object and the paths of its duplicate keys. Raises ``ApiError`` 400 or 415."""
+    """An object and what is to be said of its duplicate keys. Raises ``ApiError`` 400 or 415."""
     media = media_type(content_type)
     if media in JSON_TYPES:
         value, duplicates = decode_json(body)
     elif media in YAML_TYPES:
-        value, duplicates = decode_yaml(body), []
+        value, duplicates = decode_yaml(body)
     elif media == protobuf_body.MEDIA_TYPE:
         value, duplicates = protobuf_body.decode(body), []
     else:
@@ -55,7 +55,7 @@ def _go_kind(value: Any) -> str:
 
 
 def decode_json(body: bytes) -> tuple[Any, list[str]]:
-    """Any JSON value and the paths of duplicate keys. Raises ``ApiError`` 400."""
+    """Any JSON value and what is to be said of duplicate keys: their paths. Raises ``ApiError`` 400."""
     try:
         value = orjson.loads(body)
         if nested_deeper(value, body):
@@ -84,7 +84,7 @@ def nested_deeper(value: Any, body: bytes) -> bool:
 
 
 def _duplicates(body: bytes) -> list[str]:
-    """Paths of keys that occur twice in one JSON object."""
+    """What is to be said of keys that occur twice in one JSON object."""
     marks: dict[int, list[str]] = {}
     kept: list[Object] = []  # keeps the marked dicts alive, so that their ids stay theirs
 
@@ -105,7 +105,7 @@ def _duplicates(body: bytes) -> list[str]:
         path, value = stack.pop()
         if isinstance(value, dict):
             dot = "." if path else ""
-            found.extend(f"{path}{dot}{key}" for key in marks.get(id(value), ()))
+            found.extend(f'duplicate field "{path}{dot}{key}"' for key in marks.get(id(value), ()))
             stack.extend((f"{path}{dot}{key}", child) for key, child in value.items())
         elif isinstance(value, list):
             stack.extend((f"{path}[{index}]", child) for index, child in enumerate(value))
@@ -115,10 +115,25 @@ def _duplicates(body: bytes) -> list[str]:
 class _Loader(yaml.SafeLoader):
     """YAML as Kubernetes reads it: no timestamps, no aliases (a handful of them expands into gigabytes)."""
 
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self.duplicates: list[str] = []
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
             raise yaml.YAMLError("aliases are not accepted; write the value out")
         return super().compose_node(parent, index)
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        made = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in made.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen and len(self.duplicates) < _DUPLICATES_MAX:
+                self.duplicates.append(f'line {key.start_mark.line + 1}: key "{key.value}" already set in map')
+            seen.add(key.value)
+        return made
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -127,18 +142,23 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def decode_yaml(body: bytes) -> Any:
-    """Any YAML document as JSON data. JSON is tried first, being YAML and fast. Raises ``ApiError`` 400."""
+def decode_yaml(body: bytes) -> tuple[Any, list[str]]:
+    """Any YAML document as JSON data, and what is to be said of duplicate keys: their lines. Raises ``ApiError`` 400.
+
+    JSON is tried first, being YAML and fast.
+    """
     try:
-        value = orjson.loads(body)
+        orjson.loads(body)
     except ValueError:
         try:
-            value = _jsonable(yaml.load(body.decode(), Loader=_Loader), 0)
+            loader = _Loader(body.decode())
+            value, duplicates = _jsonable(loader.get_single_data(), 0), loader.duplicates
         except (yaml.YAMLError, ValueError, RecursionError) as err:
             raise bad_request(f"error converting YAML to JSON: yaml: {' '.join(str(err).split())}") from err
-    if nested_deeper(value, body):
-        raise bad_request(f"the object is nested deeper than {DEPTH_MAX} levels")
-    return value
+        if nested_deeper(value, body):
+            raise bad_request(f"the object is nested deeper than {DEPTH_MAX} levels") from None
+        return value, duplicates
+    return decode_json(body)
 
 
 def _jsonable(value: Any, depth: int) -> Any:
@@ -173,11 +193,11 @@ def strictness(text: str) -> str:
 
 
 def judge_fields(unknown: list[str], duplicates: list[str], mode: str, about: str = "") -> list[str]:
-    """Warnings to send for unknown and duplicate fields. Raises ``ApiError`` 400 in Strict mode.
+    """Warnings to send for unknown fields (paths) and duplicate ones (texts). Raises ``ApiError`` 400 in Strict mode.
 
     ``about`` begins the refusal: what could not be read.
     """
-    problems = [f'unknown field "{path}"' for path in unknown] + [f'duplicate field "{path}"' for path in duplicates]
+    problems = [f'unknown field "{path}"' for path in unknown] + duplicates
     if not problems or mode == "Ignore":
         return []
     if mode == "Strict":

@@ -34,8 +34,11 @@ class Accepted:
     pretty: bool = False
 
 
-def negotiate(accept: str, *, watching: bool = False) -> Accepted:
-    """First acceptable clause of an ``Accept`` header. Raises ``ApiError`` 406 when there is none."""
+def negotiate(accept: str, *, watching: bool = False, plain: bool = False) -> Accepted:
+    """First acceptable clause of an ``Accept`` header. Raises ``ApiError`` 406 when there is none.
+
+    ``plain``: what is answered is no object of a collection, and has no other form than its own.
+    """
     if not accept.strip():
         return Accepted()
     for clause in accept.split(","):
@@ -47,7 +50,7 @@ def negotiate(accept: str, *, watching: bool = False) -> Accepted:
         if "as" not in values:
             return Accepted("object", "json" if watching else encoding)
         form = _FORMS.get((values["as"], values.get("g", "")))
-        if form is not None and values.get("v") == _VERSIONS[form]:
+        if form is not None and not plain and values.get("v") == _VERSIONS[form]:
             return Accepted(form, "json" if watching else encoding)
     supported = "application/json, application/yaml"
     raise ApiError(406, "NotAcceptable", f"only the following media types are accepted: {supported}")

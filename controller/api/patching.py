@@ -99,7 +99,7 @@ class Patcher:
         force: bool,
     ) -> tuple[bytes, bool]:
         """Server-side apply; creates what is missing."""
-        applied = bodies.decode_yaml(raw)
+        applied, duplicates = bodies.decode_yaml(raw)
         if not isinstance(applied, dict):
             raise bad_request("error decoding YAML: an apply configuration must be an object")
         if not applied.get("apiVersion") or not applied.get("kind"):
@@ -109,7 +109,9 @@ class Patcher:
         unknown, errors = self._ports.structure(kind).check(applied)
         if errors:
             raise bodies.decoding_error(kind.kind, kind.version, errors)
-        warnings += bodies.judge_fields(unknown, [], options.strict)
+        if unknown:
+            raise _undeclared(kind, namespace, name, unknown)
+        warnings += bodies.judge_fields([], duplicates, options.strict)
         self._ports.structure(kind).normalize(applied)
         applied.setdefault("metadata", {}).setdefault("name", name)
         if applied["metadata"]["name"] != name:
@@ -136,6 +138,13 @@ class Patcher:
             shape, empty, orjson.loads(orjson.dumps(applied)), options.manager, "", now, force=force, kind=kind
         )
         return await self._writer.create(kind, namespace, fresh, options), True
+
+
+def _undeclared(kind: Kind, namespace: str, name: str, unknown: list[str]) -> ApiError:
+    """Nobody can own a field that is not there: applying one is refused whatever the validation mode."""
+    what = f"{namespace}/{name}; {kind.api_version}, Kind={kind.kind}"
+    listed = "\n".join(f".{path}: field not declared in schema" for path in unknown)
+    return bad_request(f"failed to create typed patch object ({what}): {listed}")
 
 
 def _refused(error: str, path: str, detail: str) -> ApiError:

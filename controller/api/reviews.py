@@ -10,6 +10,7 @@ from controller.api import body as bodies
 from controller.api.access import Attributes, User
 from controller.api.api import Call, Routes
 from controller.api.authz import Authorization
+from controller.api.negotiate import negotiate
 from controller.api.node_authorizer import node_name
 from controller.api.request import Answer, Reply
 from controller.api.status import bad_request, conflict, forbidden, invalid, method_not_allowed, not_found
@@ -102,6 +103,7 @@ class _Reviews:
         request = call.request
         if request.method != "POST":
             raise method_not_allowed()
+        negotiate(request.headers.get("Accept", ""), plain=True)
         obj, _ = bodies.decode_object(await request.read(), request.headers.get("Content-Type", ""))
         if obj.get("kind", kind) != kind:
             raise bad_request(f"{obj.get('kind')} cannot be handled as a {kind}")

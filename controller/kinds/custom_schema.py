@@ -70,6 +70,11 @@ def prune(value: Any, schema: Object, unknown: list[str], *, root: bool = False,
     for name in list(value):
         here = f"{path}.{name}" if path else name
         if embedded and name in HEAD:
+            if name == "metadata" and not root and isinstance(value[name], dict):
+                below, wrong = Schemas.load().check(OBJECT_META, value[name])
+                unknown += [f"{here}.{each}" for each in below]
+                if not wrong:
+                    Schemas.load().normalize(OBJECT_META, value[name])
             continue
         if name in properties:
             prune(value[name], properties[name], unknown, path=here)

@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import ssl
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +59,21 @@ class ApiServer:
     async def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
         """Standard output (and standard error, when it fails and ``check`` is off)."""
         return await asyncio.to_thread(self._kubectl, arguments, stdin, check)
+
+    async def request(self, method: str, path: str, body: str, content_type: str) -> tuple[int, str]:
+        """What kubectl would not send: status and body of the answer to a raw request of the admin."""
+        return await asyncio.to_thread(self._request, method, path, body, content_type)
+
+    def _request(self, method: str, path: str, body: str, content_type: str) -> tuple[int, str]:
+        context = ssl.create_default_context(cafile=str(self.admin.ca))
+        context.load_cert_chain(self.admin.cert, self.admin.key)
+        headers = {"Content-Type": content_type, "Accept": "application/json"}
+        asked = urllib.request.Request(self.url + path, body.encode(), headers, method=method)
+        try:
+            with urllib.request.urlopen(asked, context=context, timeout=30) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as err:
+            return err.code, err.read().decode()
 
     def _kubectl(self, arguments: tuple[str, ...], stdin: str | None, check: bool) -> str:
         home = self.kubeconfig.parent

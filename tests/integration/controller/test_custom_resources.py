@@ -181,6 +181,22 @@ async def test_server_side_apply_goes_by_the_schema(server: ApiServer) -> None:
     assert ".spec.color" in refused
 
 
+async def test_nobody_applies_fields_that_are_not_there(server: ApiServer) -> None:
+    kubectl = server.kubectl
+    await define(server)
+    apply = ("apply", "--server-side", "--validate=ignore", "-f", "-")
+    refused = await kubectl(*apply, stdin=WIDGET.replace("spec:", "extra: 1\nspec:"), check=False)
+    assert ".extra: field not declared in schema" in refused
+    refused = await kubectl(*apply, stdin=WIDGET.replace("labels:", "label: x, labels:"), check=False)
+    assert ".metadata.label: field not declared in schema" in refused
+    path = "/apis/example.com/v1/namespaces/default/widgets/one?fieldManager=m&fieldValidation=Strict"
+    twice = WIDGET.replace("  color: red\n", "  color: red\n  color: green\n")
+    status, text = await server.request("PATCH", path, twice, "application/apply-patch+yaml")
+    assert status == 400
+    assert 'line 7: key "color" already set in map' in json.loads(text)["message"]
+    assert "serverside-applied" in await kubectl(*apply, stdin=WIDGET.replace("{anything:", "{color: x, anything:"))
+
+
 async def test_versions_show_the_same_object(server: ApiServer) -> None:
     kubectl = server.kubectl
     await define(server)

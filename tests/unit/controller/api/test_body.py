@@ -35,9 +35,9 @@ def test_malformed_json_is_a_bad_request(body: bytes) -> None:
 
 def test_duplicate_keys_are_found_with_their_paths() -> None:
     _, found = decode_json(b'{"a":1,"b":{"c":1,"c":2},"l":[{"d":1,"d":2}],"a":3}')
-    assert sorted(found) == ["a", "b.c", "l[0].d"]
+    assert sorted(found) == ['duplicate field "a"', 'duplicate field "b.c"', 'duplicate field "l[0].d"']
     with pytest.raises(ApiError, match='strict decoding error: unknown field "x", duplicate field "a"'):
-        judge_fields(["x"], ["a"], "Strict")
+        judge_fields(["x"], found[:1], "Strict")
     assert judge_fields(["x"], [], "Warn") == ['unknown field "x"']
 
 
@@ -50,7 +50,14 @@ def test_yaml_bombs_and_tags_are_refused() -> None:
 
 
 def test_yaml_dates_and_number_keys_are_strings() -> None:
-    assert decode_yaml(b"a: 2024-01-01\n1: x\n") == {"a": "2024-01-01", "1": "x"}
+    assert decode_yaml(b"a: 2024-01-01\n1: x\n") == ({"a": "2024-01-01", "1": "x"}, [])
+
+
+def test_duplicate_keys_of_yaml_are_found_with_their_lines() -> None:
+    value, found = decode_yaml(b"\na: {b: 1}\nc:\n- d: 1\n  e: 2\n  d: 3\na: 4\n")
+    assert value == {"a": 4, "c": [{"d": 3, "e": 2}]}
+    assert found == ['line 6: key "d" already set in map', 'line 7: key "a" already set in map']
+    assert decode_yaml(b'{"a":1,"a":2}') == ({"a": 2}, ['duplicate field "a"'])
 
 
 def test_unknown_media_type() -> None:
