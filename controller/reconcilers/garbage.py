@@ -1,6 +1,7 @@
 """Garbage collection along owner references, object by object (the key is a uid).
 
-An object whose owners are all gone goes too. Foreground: the owner waits for its blocking dependents. Orphan: the
+An object whose owners are all gone goes too. Foreground: the owner waits for its blocking dependents, but not for one
+that waits for the owner itself, through however many others. Orphan: the
 references go, the dependents stay. An owner is absent only if the view, which is newer than every reference in it,
 does not have its uid; one in another namespace counts as absent.
 """
@@ -63,7 +64,8 @@ def _finalize(view: View, entry: Entry) -> Plan:
             writes = tuple(_without_owners(view, each, {entry.uid}) for each in dependents)
             return Plan(writes, None, f"orphaned {len(dependents)} dependents")
         return Plan((_patch(entry, "finalizers", [each for each in finalizers if each != ORPHAN]),), None, "orphaned")
-    if FOREGROUND in finalizers and not any(_blocks(each, entry.uid) for each in dependents):
+    blocking = [each["metadata"]["uid"] for each in dependents if _blocks(each, entry.uid)]
+    if FOREGROUND in finalizers and all(_waits_for(view, uid, entry.uid) for uid in blocking):
         rest = [each for each in finalizers if each != FOREGROUND]
         return Plan((_patch(entry, "finalizers", rest),), None, "all dependents are gone")
     return NOTHING_TO_DO
@@ -106,6 +108,26 @@ def _owner(view: View, entry: Entry, uid: str) -> _Owner:
 
 def _in_reach(owner: Entry, dependent: Entry) -> bool:
     return owner.namespace in ("", dependent.namespace)
+
+
+def _waits_for(view: View, uid: str, owner: str) -> bool:
+    """Whether the object is deleted in the foreground and waits, in a circle, for ``owner`` to go."""
+    seen: set[str] = set()
+    waiting = [uid]
+    while waiting:
+        each = waiting.pop()
+        entry = view.by_uid(each)
+        if each in seen or entry is None or not entry.deleting:
+            continue
+        seen.add(each)
+        if FOREGROUND not in (view.decode(entry)["metadata"].get("finalizers") or ()):
+            continue
+        for dependent in view.owned(each):
+            if _in_reach(entry, dependent) and _blocks(view.decode(dependent), each):
+                if dependent.uid == owner:
+                    return True
+                waiting.append(dependent.uid)
+    return False
 
 
 def _blocks(dependent: Object, uid: str) -> bool:

@@ -1,5 +1,6 @@
-"""Namespace: once deleted, empties it kind by kind, says what is left, and lets it go when nothing is.
+"""Namespace: once deleted, empties it, says what is left, and lets it go when nothing is.
 
+Pods go first: while one is left, what it may live on stays, and so do the policies that guard it (KEP-5080).
 Ports are left alone: their addresses rest until every host has forgotten them (see ``port_release``).
 """
 
@@ -8,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from controller.kinds.kind import ResourceKey
 from controller.reconcilers import conditions
 from controller.runtime.reconciler import EVERYTHING, Map, own_key
-from controller.runtime.resources import NAMESPACES, PORTS, split
-from controller.runtime.view import View
+from controller.runtime.resources import NAMESPACES, PODS, PORTS, split
+from controller.runtime.view import Failure, View
 from controller.runtime.writes import NOTHING_TO_DO, Delete, Patch, Plan, UpdateStatus, Write
 from controller.store.cache import Change
 from controller.store.entry import Entry
@@ -38,14 +39,14 @@ class NamespaceReconciler:
             return NOTHING_TO_DO
         served = sorted(each for each in self._resources() if each != PORTS)
         left = {each: entries for each in served if (entries := view.entries(each, name))}
+        first = left[PODS] if PODS in left else [entry for entries in left.values() for entry in entries]
         writes: list[Write] = [
-            Delete(entry.resource, name, entry.name, entry.uid)
-            for entries in left.values()
-            for entry in entries
-            if not entry.deleting
+            Delete(entry.resource, name, entry.name, entry.uid) for entry in first if not entry.deleting
         ]
         status = {**(namespace.get("status") or {}), "phase": "Terminating"}
-        status["conditions"] = _conditions(status.get("conditions"), left, view.decode, now)
+        status["conditions"] = _conditions(
+            status.get("conditions"), left, view.decode, view.failure(self.name, key), now
+        )
         if left:
             if status != namespace.get("status"):
                 writes.append(UpdateStatus(NAMESPACES, {**namespace, "status": status}))
@@ -64,9 +65,10 @@ def _conditions(
     old: Sequence[Mapping[str, object]] | None,
     left: Mapping[ResourceKey, Sequence[Entry]],
     decode: Callable[[Entry], Mapping[str, object]],
+    failure: Failure | None,
     now: float,
 ) -> list[conditions.Condition]:
-    """The two that tell a user why a namespace is still there."""
+    """What tells a user why a namespace is still there."""
     counted = ", ".join(f"{resource}. has {len(entries)} resource instances" for resource, entries in left.items())
     held: dict[str, int] = {}
     for entries in left.values():
@@ -77,6 +79,14 @@ def _conditions(
     finalizers = ", ".join(f"{name} in {count} resource instances" for name, count in sorted(held.items()))
     found = conditions.with_condition(
         old,
+        "NamespaceDeletionContentFailure",
+        "True" if failure else "False",
+        "ContentDeletionFailed" if failure else "ContentDeleted",
+        failure.message if failure else "All content successfully deleted, may be waiting on finalization",
+        now,
+    )
+    found = conditions.with_condition(
+        found,
         "NamespaceContentRemaining",
         "True" if left else "False",
         "SomeResourcesRemain" if left else "ContentRemoved",

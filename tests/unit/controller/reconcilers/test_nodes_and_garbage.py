@@ -204,6 +204,22 @@ def test_foreground_waits_for_dependents() -> None:
     assert not found.list(CONFIG_MAPS)
 
 
+def test_a_circle_of_owners_does_not_wait_for_itself() -> None:
+    found = ModelRegistry()
+    uids = [config_map(found, name) for name in "abcd"]
+    for index, name in enumerate("abcd"):
+        config_map(found, name, uids[index - 1], uid=uids[index])
+    config_map(found, "held", uids[2], finalizers=["example.com/hold"])
+    first = found.list(CONFIG_MAPS)[0].decode()
+    first["metadata"] |= {"deletionTimestamp": rfc3339(found.now), "finalizers": ["foregroundDeletion"]}
+    found.put(CONFIG_MAPS, first)
+    collect(found)
+    assert [entry.name for entry in found.list(CONFIG_MAPS)] == ["b", "c", "held"], "the rest is waited for"
+    found.remove(CONFIG_MAPS, "d", "held")
+    collect(found)
+    assert not found.list(CONFIG_MAPS)
+
+
 def test_orphans_stay_without_the_reference() -> None:
     found = ModelRegistry()
     owner = config_map(found, "owner", deletionTimestamp=rfc3339(found.now), finalizers=["orphan"])
@@ -225,6 +241,23 @@ def test_a_namespace_is_emptied_and_says_what_holds_it() -> None:
     assert "configmaps. has 1 resource instances" in str(conditions.find(listed, "NamespaceContentRemaining"))
     assert "example.com/hold in 1" in str(conditions.find(listed, "NamespaceFinalizersRemaining"))
     found.remove(CONFIG_MAPS, "d", "held")
+    found.settle(lambda: [(reconciler, "/d")])
+    assert not found.list(NAMESPACES)
+
+
+def test_what_pods_live_on_stays_until_they_are_gone() -> None:
+    found = ModelRegistry()
+    gone = {"deletionTimestamp": rfc3339(found.now)}
+    found.put(NAMESPACES, thing("Namespace", "d", metadata=gone, spec={"finalizers": ["kubernetes"]}, status={}))
+    config_map(found, "free")
+    found.put(PODS, thing("Pod", "held", "d", metadata={"finalizers": ["example.com/hold"]}, spec={}))
+    reconciler = NamespaceReconciler(lambda: [CONFIG_MAPS, PODS])
+    found.settle(lambda: [(reconciler, "/d")])
+    assert "deletionTimestamp" in found.list(PODS)[0].decode()["metadata"]
+    assert "deletionTimestamp" not in found.list(CONFIG_MAPS)[0].decode()["metadata"]
+    listed = found.list(NAMESPACES)[0].decode()["status"]["conditions"]
+    assert not conditions.is_true(listed, "NamespaceDeletionContentFailure")
+    found.remove(PODS, "d", "held")
     found.settle(lambda: [(reconciler, "/d")])
     assert not found.list(NAMESPACES)
 
