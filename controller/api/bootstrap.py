@@ -1,5 +1,6 @@
-"""Objects that exist from the first start on: namespaces, priority classes, the ``kubernetes`` Service."""
+"""Objects that exist from the first start on: namespaces, priority classes, the ``kubernetes`` Service, its range."""
 
+from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 
 from common.errors import Retryable
@@ -12,6 +13,8 @@ NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 _NAMESPACE = ResourceKey("", "namespaces")
 _SERVICE = ResourceKey("", "services")
 _SLICE = ResourceKey("discovery.k8s.io", "endpointslices")
+_ENDPOINTS = ResourceKey("", "endpoints")
+_RANGE = ResourceKey("networking.k8s.io", "servicecidrs")
 _PRIORITY = ResourceKey("scheduling.k8s.io", "priorityclasses")
 _PRIORITIES = {
     "system-cluster-critical": "Used for system critical pods that must run in the cluster.",
@@ -26,16 +29,25 @@ async def bootstrap(client: LocalClient, advertise: str, service_cidr: str, port
     for name, text in _PRIORITIES.items():
         await _ensure(client, _PRIORITY, _priority(name, SYSTEM[name], text))
     await _ensure(client, _SERVICE, _service(service_cidr, port))
-    wanted = _slice(advertise, port)
+    await _correct(client, _SLICE, _slice(advertise, port), ("endpoints", "ports"))
+    await _correct(client, _ENDPOINTS, _endpoints(advertise, port), ("subsets",))
+    await _ensure(client, _RANGE, _range(service_cidr))
+    have = await client.get(_RANGE, "", "kubernetes")
+    if not (have.get("status") or {}).get("conditions"):
+        await client.update_status(_RANGE, {**have, "status": {"conditions": [_ready(have)]}})
+
+
+async def _correct(client: LocalClient, resource: ResourceKey, wanted: Object, fields: Sequence[str]) -> None:
+    """Create ``wanted`` in the default namespace, or make it so where one of ``fields`` differs."""
     try:
-        have = await client.get(_SLICE, "default", "kubernetes")
+        have = await client.get(resource, "default", wanted["metadata"]["name"])
     except ApiError as err:
         if not is_not_found(err):
             raise
-        await _ensure(client, _SLICE, wanted)
+        await _ensure(client, resource, wanted)
     else:
-        if have.get("endpoints") != wanted["endpoints"] or have.get("ports") != wanted["ports"]:
-            await client.update(_SLICE, wanted)
+        if any(have.get(field) != wanted[field] for field in fields):
+            await client.update(resource, wanted)
 
 
 async def _ensure(client: LocalClient, resource: ResourceKey, obj: Object) -> None:
@@ -78,6 +90,37 @@ def _service(service_cidr: str, port: int) -> Object:
             "clusterIPs": [str(ip_network(service_cidr)[1])],
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}],
         },
+    }
+
+
+def _endpoints(advertise: str, port: int) -> Object:
+    """For clients that read the older form. The slice is not to be mirrored from it: it is there already."""
+    labels = {"endpointslice.kubernetes.io/skip-mirror": "true"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": {"name": "kubernetes", "namespace": "default", "labels": labels},
+        "subsets": [{"addresses": [{"ip": advertise}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}],
+    }
+
+
+def _range(service_cidr: str) -> Object:
+    """The range that services' addresses are from, as the API shows it; others than this one are not used."""
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "ServiceCIDR",
+        "metadata": {"name": "kubernetes"},
+        "spec": {"cidrs": [service_cidr]},
+    }
+
+
+def _ready(service_range: Object) -> Object:
+    return {
+        "type": "Ready",
+        "status": "True",
+        "reason": "",
+        "message": "Kubernetes Service CIDR is ready",
+        "lastTransitionTime": service_range["metadata"]["creationTimestamp"],
     }
 
 

@@ -5,6 +5,7 @@ Spec: apimachinery ``api/validation/objectmeta.go``, apiserver ``registry/rest/{
 
 import re
 from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 from typing import Any
 
 from common.selectors import is_label_value, is_qualified_name
@@ -54,6 +55,8 @@ def name_problem(kind: Kind, name: str) -> str:
     if kind.group in _PATH_SEGMENT_GROUPS or kind.plural in ("certificatesigningrequests", "users"):
         bad = next((part for part in ("/", "%") if part in name), "")
         return "may not contain '" + bad + "'" if bad else ("may not be '" + name + "'" if name in (".", "..") else "")
+    if kind.plural == "ipaddresses" and kind.group == "networking.k8s.io":
+        return _address_problem(name)
     if kind.plural in _LABEL_NAMES or kind.plural in _LABEL_1035_NAMES:
         if len(name) > 63:
             return "must be no more than 63 characters"
@@ -63,6 +66,14 @@ def name_problem(kind: Kind, name: str) -> str:
     if len(name) > 253:
         return "must be no more than 253 characters"
     return "" if _SUBDOMAIN.fullmatch(name) else _SUBDOMAIN_TEXT
+
+
+def _address_problem(name: str) -> str:
+    try:
+        canonical = str(ip_address(name))
+    except ValueError:
+        return "must be a valid IP address"
+    return "" if name == canonical else f"must be in canonical form ({canonical})"
 
 
 def validate(kind: Kind, obj: Object) -> list[FieldError]:
