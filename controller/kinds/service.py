@@ -49,30 +49,41 @@ def _prepare_create(service: Object) -> None:
 def _prepare_update(service: Object, old: Object) -> None:
     """Keep what the allocators chose when the writer leaves it out, drop what its type no longer has."""
     spec, before = service.setdefault("spec", {}), old.get("spec") or {}
+    _drop_what_its_type_lacks(spec, before)
     if spec.get("type") == "ExternalName":
-        if before.get("type") != "ExternalName":
-            for key in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"):
-                if spec.get(key) == before.get(key):
-                    spec.pop(key, None)
         return
     if before.get("type") != "ExternalName" and not spec.get("clusterIP"):
         spec["clusterIP"] = before.get("clusterIP", "")
         spec.pop("clusterIPs", None)
     if spec.get("clusterIP") and not spec.get("clusterIPs"):
         spec["clusterIPs"] = [spec["clusterIP"]]
-    _keep_node_ports(spec, before)
+    if spec.get("type") in _EXTERNAL:
+        _keep_node_ports(spec, before)
+
+
+def _drop_what_its_type_lacks(spec: Object, before: Object) -> None:
+    """A writer that changes the type leaves the rest as it was read; what it did change is judged by validation."""
+    kind, was = spec.get("type"), before.get("type")
+    gone: list[str] = []
+    if kind == "ExternalName" != was:
+        gone += ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]
+    if was == "ExternalName" != kind:
+        gone.append("externalName")
+    if was == "LoadBalancer" != kind:
+        gone += ["allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort"]
+    if was in _EXTERNAL and kind not in _EXTERNAL:
+        numbers = {port.get("nodePort") for port in before.get("ports") or []}
+        for port in spec.get("ports") or []:
+            if port.get("nodePort") in numbers:
+                port.pop("nodePort", None)
+        if not spec.get("externalIPs"):
+            gone.append("externalTrafficPolicy")
+    for key in gone:
+        if spec.get(key) == before.get(key):
+            spec.pop(key, None)
 
 
 def _keep_node_ports(spec: Object, before: Object) -> None:
-    if spec.get("type") not in _EXTERNAL:
-        if before.get("type") in _EXTERNAL:
-            was = {port.get("nodePort") for port in before.get("ports") or []}
-            for port in spec.get("ports") or []:
-                if port.get("nodePort") in was:
-                    port.pop("nodePort", None)
-            spec.pop("externalTrafficPolicy", None)
-            spec.pop("allocateLoadBalancerNodePorts", None)
-        return
     old_ports = {(p.get("protocol"), p.get("port")): p.get("nodePort") for p in before.get("ports") or []}
     for port in spec.get("ports") or []:
         kept = old_ports.get((port.get("protocol"), port.get("port")))
