@@ -39,7 +39,7 @@ class EndpointsReconciler:
             return Plan((Delete(ENDPOINTS, namespace, name, meta["uid"]),), None, "no endpoints of ours")
         if "deletionTimestamp" in service["metadata"]:
             return NOTHING_TO_DO
-        subsets = _subsets(endpoints.backends(view, service)[:ADDRESSES_MAX])
+        subsets = _subsets(service, endpoints.backends(view, service)[:ADDRESSES_MAX])
         labels = {**(service["metadata"].get("labels") or {}), MANAGED_BY: MANAGER}
         if endpoints.is_headless(service):
             labels["service.kubernetes.io/headless"] = ""
@@ -57,7 +57,7 @@ class EndpointsReconciler:
         return Plan((Update(ENDPOINTS, changed),), None, "updated")
 
 
-def _subsets(backends: list[Backend]) -> list[Object]:
+def _subsets(service: Object, backends: list[Backend]) -> list[Object]:
     groups: dict[PortTuple, list[Backend]] = {}
     for backend in backends:
         if not backend.terminating:
@@ -66,7 +66,7 @@ def _subsets(backends: list[Backend]) -> list[Object]:
     for ports in sorted(groups):
         subset: Object = {}
         for field, ready in (("addresses", True), ("notReadyAddresses", False)):
-            members = [_address(each.pod) for each in groups[ports] if each.ready is ready]
+            members = [_address(each.pod, service) for each in groups[ports] if each.ready is ready]
             if members:
                 subset[field] = members
         if ports:
@@ -80,7 +80,10 @@ def _port(name: str, number: int, protocol: str, app: str) -> dict[str, Any]:
     return {**({"name": name} if name else {}), **port, **({"appProtocol": app} if app else {})}
 
 
-def _address(pod: Object) -> Object:
-    node = pod["spec"].get("nodeName")
-    address: Object = {"ip": pod["status"]["podIP"], "targetRef": dict(endpoints.target_of(pod))}
-    return {**address, **({"nodeName": node} if node else {})}
+def _address(pod: Object, service: Object) -> Object:
+    address: Object = {"ip": pod["status"]["podIP"]}
+    if hostname := endpoints.hostname_of(pod, service):
+        address["hostname"] = hostname
+    if node := pod["spec"].get("nodeName"):
+        address["nodeName"] = node
+    return {**address, "targetRef": dict(endpoints.target_of(pod))}

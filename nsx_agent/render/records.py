@@ -80,16 +80,22 @@ def _end(service: ServiceItem, domain: str, others: Services) -> str | tuple[str
 
 
 def _headless(service: ServiceItem, base: str, add: "Adder") -> list[str]:
-    targets: list[str] = []
+    """Its addresses; each one has a name of its own, which SRV records can lead to: the one given, or its digits."""
+    owners: dict[str, list[str]] = {}
     for name in service.names:
-        owner = f"{_name(name.label)}.{base}" if name.label else base
         for address in map(addresses.address, name.addresses):
-            add(owner, f"A {address}")
             if name.label:
-                add(_reverse(address), f"PTR {owner}")
-        if name.label:
-            targets.append(owner)
-    return targets
+                owners.setdefault(address, []).append(f"{_name(name.label)}.{base}")
+            else:
+                owners.setdefault(address, [])
+                add(base, f"A {address}")
+    targets: dict[str, None] = {}
+    for address, named in owners.items():
+        for owner in named or [f"{address.replace('.', '-')}.{base}"]:
+            add(owner, f"A {address}")
+            add(_reverse(address), f"PTR {owner}")
+            targets[owner] = None
+    return list(targets)
 
 
 class Adder(Protocol):

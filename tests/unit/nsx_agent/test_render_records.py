@@ -37,6 +37,20 @@ def test_a_service_has_its_name_its_ports_and_its_reverse_name():
     }
 
 
+def test_each_pod_of_a_headless_service_has_a_name_that_its_ports_lead_to():
+    port = ServicePort(name="http", protocol="tcp", port=8080)
+    base = "peers.shop.svc.cluster.local."
+    found = records.render(named("peers", names=PEERS.names, ports=(port,)), DOMAIN, {})
+    assert {key.name: value for key, value in found.items()} == {
+        base: ("5 IN A 10.64.0.1", "5 IN A 10.64.0.2"),
+        f"one.{base}": ("5 IN A 10.64.0.1",),
+        f"10-64-0-2.{base}": ("5 IN A 10.64.0.2",),
+        "1.0.64.10.in-addr.arpa.": (f"5 IN PTR one.{base}",),
+        "2.0.64.10.in-addr.arpa.": (f"5 IN PTR 10-64-0-2.{base}",),
+        f"_http._tcp.{base}": (f"5 IN SRV 0 100 8080 10-64-0-2.{base}", f"5 IN SRV 0 100 8080 one.{base}"),
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "addresses"),
     [

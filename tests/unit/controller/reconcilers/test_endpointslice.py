@@ -116,3 +116,21 @@ def test_a_service_without_pods_has_one_empty_slice() -> None:
     found.put(SERVICES, service())
     settle(found)
     assert [each["endpoints"] for each in slices(found)] == [[]]
+
+
+def test_a_pod_that_is_named_in_the_service_is_named_in_both_forms() -> None:
+    found = ModelRegistry()
+    found.put(SERVICES, service())
+    for name, subdomain in (("inside", "web"), ("outside", "other")):
+        one = pod(name, f"10.64.0.{len(name)}")
+        found.put(PODS, {**one, "spec": {**one["spec"], "hostname": name, "subdomain": subdomain}})
+    settle(found)
+    assert {name: each.get("hostname") for name, each in endpoints(found).items()} == {
+        "inside": "inside",
+        "outside": None,
+    }
+    addresses = found.list(ENDPOINTS)[0].decode()["subsets"][0]["addresses"]
+    assert {each["targetRef"]["name"]: each.get("hostname") for each in addresses} == {
+        "inside": "inside",
+        "outside": None,
+    }
