@@ -253,6 +253,6 @@ def _with_status(record: Record) -> PodView:
     if record.reported is None or revision_of(record.pod) >= record.reported_revision:
         return record.view
     status = {**record.view.status, **record.reported}
-    own = {each["type"] for each in record.reported["conditions"]}
+    own = {report.RESIZING, *(each["type"] for each in record.reported["conditions"])}
     others = [each for each in record.view.status.get("conditions") or () if each["type"] not in own]
     return PodView({**record.pod, "status": {**status, "conditions": [*record.reported["conditions"], *others]}})

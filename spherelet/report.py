@@ -13,6 +13,7 @@ from spherelet.runtime.cgroups import qos
 
 ID_PREFIX = "sphere://"
 _OVER = ("Succeeded", "Failed")
+_KINDS = ("limits", "requests")
 _STATUSES = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
 CONDITIONS = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
 
@@ -72,11 +73,17 @@ def is_ready(body: Object) -> bool:
 
 
 def differs(old: Object, new: Object) -> bool:
-    """Whether ``new`` says anything that ``old`` (what the API has) does not."""
+    """Whether ``new`` says anything that ``old`` (what the API has) does not, or that a resize is over."""
+    if _has_condition(old, RESIZING) and not _has_condition(new, RESIZING):
+        return True
     have = {each["type"]: _plain(each) for each in old.get("conditions") or ()}
     if any(have.get(each["type"]) != _plain(each) for each in new["conditions"]):
         return True
     return any(bool(old.get(key) != value) for key, value in new.items() if key != "conditions")
+
+
+def _has_condition(body: Object, kind: str) -> bool:
+    return any(each["type"] == kind for each in body.get("conditions") or ())
 
 
 def _plain(condition: Object) -> Object:
@@ -157,11 +164,10 @@ def _conditions(want: PodView, seen: Observed, around: Surroundings, phase: str)
 
 
 def _resizing(want: PodView, seen: Observed) -> tuple[bool, str, str] | None:
-    """Whether other resources are still to be had, and why they are not yet; None if nobody asked."""
+    """That other resources are still to be had, and why they are not yet; None if nothing is to be changed."""
     late = [each for each in want.main + want.init if (last := seen.last(each.name)) and lifecycle.resized(each, last)]
     if not late:
-        known = any(each["type"] == RESIZING for each in want.status.get("conditions") or ())
-        return (False, "", "") if known else None
+        return None
     errors = [failed.message for each in late if (failed := seen.container_failures.get(each.name))]
     return True, "Error" if errors else "", "; ".join(errors)
 
@@ -222,14 +228,8 @@ def _container(want: PodView, container: ContainerView, seen: Observed, around: 
         result["containerID"] = ID_PREFIX + last.id
     elif old.get("containerID"):
         result["containerID"] = old["containerID"]
-    if container.spec.get("resources"):
-        allocated = json.loads(container.resources)
-        have = json.loads(last.resources) if last and last.running and last.resources else allocated
-        shown = {
-            "allocatedResources": allocated["requests"],
-            "resources": {kind: values for kind, values in have.items() if values},
-        }
-        result |= {key: value for key, value in shown.items() if value}
+    if container.role is not Role.EPHEMERAL:
+        result |= _amounts(container, last)
     ended = next((each for each in reversed(attempts) if each.exit and each.started_at), None)
     if ended is not None and "terminated" not in result["state"]:
         result["lastState"] = {"terminated": _terminated(ended, around)}
@@ -238,6 +238,20 @@ def _container(want: PodView, container: ContainerView, seen: Observed, around: 
     if last is None and (old.get("state") or {}).get("terminated") and "waiting" not in result["state"]:
         result["state"] = old["state"]
     return result
+
+
+def _amounts(container: ContainerView, last: ContainerState | None) -> Object:
+    """What the container may have (``allocatedResources``), and what of CPU and memory it has (``resources``)."""
+    given = container.spec.get("resources") or {}
+    have = json.loads(last.resources) if last and last.running and last.resources else {}
+    shown: Object = {}
+    wanted = {kind: {name: str(each) for name, each in (given.get(kind) or {}).items()} for kind in _KINDS}
+    for kind, values in wanted.items():
+        other = {name: value for name, value in values.items() if name not in ("cpu", "memory")}
+        values = {**other, **have[kind]} if have else values
+        if values:
+            shown[kind] = values
+    return {"resources": shown, **({"allocatedResources": wanted["requests"]} if wanted["requests"] else {})}
 
 
 def _old(want: PodView, container: ContainerView) -> Object:
@@ -309,4 +323,6 @@ def _duration(seconds: float) -> str:
 
 def patch(want: PodView, body: Object) -> dict[str, Any]:
     """Strategic merge patch of ``/status``: conditions merge by type, so that other writers' stay."""
+    if _has_condition(want.status, RESIZING) and not _has_condition(body, RESIZING):
+        body = {**body, "conditions": [*body["conditions"], {"type": RESIZING, "$patch": "delete"}]}
     return {"metadata": {"uid": want.uid}, "status": body}

@@ -64,12 +64,12 @@ def _confine_resize(pod: Object, old: Object) -> None:
     wanted = _spec(pod)
     spec = pod["spec"] = _copy(_spec(old))
     for key in ("containers", "initContainers"):
-        asked = {each.get("name"): each for each in wanted.get(key) or []}
-        for container in spec.get(key) or []:
-            mine = asked.get(container.get("name"))
-            if mine is None:
-                continue
-            for field in ("resources", "resizePolicy"):
+        asked = wanted.get(key) or []
+        if len(asked) != len(spec.get(key) or []):
+            spec[key] = asked  # refused below
+            continue
+        for container, mine in zip(spec.get(key) or [], asked, strict=True):
+            for field in ("name", "resources", "resizePolicy"):
                 if field in mine:
                     container[field] = mine[field]
                 else:
@@ -80,21 +80,33 @@ def _validate_resize(qos_class: Callable[[Object], str]) -> Callable[[Object, Ob
     def validate(pod: Object, old: Object) -> Errors:
         errors: Errors = []
         for key in ("containers", "initContainers"):
-            for index, (new, before) in enumerate(
-                zip(_spec(pod).get(key) or [], _spec(old).get(key) or [], strict=True)
-            ):
-                for sort in ("requests", "limits"):
-                    has = (new.get("resources") or {}).get(sort) or {}
-                    had = (before.get("resources") or {}).get(sort) or {}
-                    wrong = sorted(n for n in {*has, *had} - _RESIZABLE if has.get(n) != had.get(n))
-                    path = f"spec.{key}[{index}].resources.{sort}"
-                    errors += [forbidden(path, f"only cpu and memory resources are mutable, not {n}") for n in wrong]
+            new_list, old_list = _spec(pod).get(key) or [], _spec(old).get(key) or []
+            if len(new_list) != len(old_list):
+                errors.append(forbidden(f"spec.{key}", "containers may not be added or removed on resize"))
+                continue
+            for index, (new, before) in enumerate(zip(new_list, old_list, strict=True)):
+                errors += _validate_resized(new, before, f"spec.{key}[{index}]")
         if qos_class(_spec(pod)) != qos_class(_spec(old)):
             detail = "Pod QOS Class may not change as a result of resizing"
             errors.append(invalid("spec", qos_class(_spec(pod)), detail))
         return errors
 
     return validate
+
+
+def _validate_resized(new: Object, before: Object, path: str) -> Errors:
+    if new.get("name") != before.get("name"):
+        return [forbidden(f"{path}.name", "containers may not be renamed or reordered on resize")]
+    errors: Errors = []
+    for sort in ("requests", "limits"):
+        has = (new.get("resources") or {}).get(sort) or {}
+        had = (before.get("resources") or {}).get(sort) or {}
+        here = f"{path}.resources.{sort}"
+        wrong = sorted(name for name in {*has, *had} - _RESIZABLE if has.get(name) != had.get(name))
+        errors += [forbidden(here, f"only cpu and memory resources are mutable, not {name}") for name in wrong]
+        if any(name in had and name not in has for name in sorted(_RESIZABLE)):
+            errors.append(forbidden(here, f"resource {sort} cannot be removed"))
+    return errors
 
 
 def subwrites(qos_class: Callable[[Object], str]) -> dict[str, Subwrite]:

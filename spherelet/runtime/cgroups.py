@@ -5,6 +5,7 @@ Containers' own cgroups are made and limited by the OCI runtime below ``path(...
 
 import contextlib
 import errno
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,12 +31,17 @@ def version(root: Path = ROOT) -> int:
 
 def shares(cores: float) -> int:
     """cgroup v1 ``cpu.shares`` of a CPU request."""
-    return max(SHARES_MIN, min(SHARES_MAX, int(cores * 1024)))
+    return max(SHARES_MIN, min(SHARES_MAX, _milli(cores) * 1024 // 1000))
 
 
 def quota_us(cores: float) -> int:
     """CFS quota of a CPU limit, per ``CPU_PERIOD_US``."""
-    return max(QUOTA_US_MIN, int(cores * CPU_PERIOD_US))
+    return max(QUOTA_US_MIN, _milli(cores) * CPU_PERIOD_US // 1000)
+
+
+def _milli(cores: float) -> int:
+    """Thousandths, rounded up as ``Quantity.MilliValue``: what a float lacks of a whole one is not an amount."""
+    return math.ceil(round(cores * 1000, 6))
 
 
 def weight(cpu_shares: int) -> int:

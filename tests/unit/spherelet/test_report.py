@@ -176,3 +176,17 @@ def test_a_resize_shows_what_the_container_has_and_why_it_has_no_more() -> None:
     assert (resizing["status"], resizing["reason"], resizing["message"]) == ("True", "Error", "in use")
     plain = report.status(wanting("64Mi"), replace(SEEN, containers={"main": (state,)}), AROUND)
     assert "PodResizeInProgress" not in conditions(plain)
+    assert report.differs(body, plain)
+    told = PodView({**wanting("64Mi").body, "status": body})
+    assert report.patch(told, plain)["status"]["conditions"][-1] == {"type": "PodResizeInProgress", "$patch": "delete"}
+    assert report.patch(PodView({**told.body, "status": plain}), plain)["status"] == plain
+
+
+def test_resources_are_shown_as_they_are_given() -> None:
+    given = {"limits": {"cpu": "30m"}, "requests": {"cpu": "20m", "ephemeral-storage": "1Mi"}}
+    want = a_pod(containers=[{"name": "main", "image": "i", "resources": given}, {"name": "other", "image": "i"}])
+    state = attempt(started_at=NOW, resources=want.main[0].resources)
+    body = report.status(want, replace(SEEN, containers={"main": (state,)}), AROUND)
+    main, other = body["containerStatuses"]
+    assert (main["resources"], main["allocatedResources"]) == (given, given["requests"])
+    assert other["resources"] == {}

@@ -184,3 +184,11 @@ def test_impossible_users_say_why(image: str, context: dict[str, Any], text: str
 )
 def test_qos(resources: dict[str, Any], expected: str) -> None:
     assert cgroups.qos({"containers": [{"resources": resources}]}) == expected
+
+
+@pytest.mark.parametrize(
+    ("milli", "quota", "shares"), [(1, 1000, 2), (9, 1000, 9), (29, 2900, 29), (71, 7100, 72), (1250, 125000, 1280)]
+)
+def test_cpu_amounts_lose_nothing_to_floats(milli: int, quota: int, shares: int) -> None:
+    cores = cgroups.amount(f"{milli}m")
+    assert (cgroups.quota_us(cores), cgroups.shares(cores)) == (quota, shares)

@@ -81,4 +81,14 @@ def test_resize_changes_cpu_and_memory_and_nothing_else() -> None:
 def test_resize_keeps_the_class_of_service() -> None:
     new = pod()
     new["spec"]["containers"][0]["resources"] = {}
-    assert written("resize", new, pod()) == ["spec"]
+    paths = [f"spec.containers[0].resources.{kind}" for kind in ("requests", "limits")]
+    assert written("resize", new, pod()) == [*paths, "spec"]
+
+
+def test_resize_neither_renames_nor_adds_containers() -> None:
+    new = pod()
+    new["spec"]["containers"][0]["name"] = "other"
+    assert written("resize", new, pod()) == ["spec.containers[0].name"]
+    new = pod()
+    new["spec"]["containers"] *= 2
+    assert "spec.containers" in written("resize", new, pod())
