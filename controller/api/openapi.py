@@ -12,6 +12,7 @@ import orjson
 
 from controller.api import openapi_wire
 from controller.api.api import Call, Routes
+from controller.api.openapi_older import older
 from controller.api.request import Answer, Reply
 from controller.api.status import ApiError, no_such_path
 from controller.kinds import schemas as kind_schemas
@@ -112,6 +113,12 @@ class OpenApi:
             definitions.update(kind.definitions)
         return definitions
 
+    def _older_definitions(self) -> Object:
+        definitions = kind_schemas.read_definitions()
+        for kind in self._kinds():
+            definitions.update((name, older(schema)) for name, schema in kind.definitions.items())
+        return definitions
+
     def document_v3(self, group: str, version: str) -> Object:
         """The document of one group and version."""
         definitions = self._definitions()
@@ -133,7 +140,7 @@ class OpenApi:
 
     def document_v2(self) -> Object:
         """The one document of everything."""
-        definitions = self._definitions()
+        definitions = self._older_definitions()
         paths: Object = {}
         for kind in self._kinds():
             paths.update(paths_of(kind, _operation_v2))

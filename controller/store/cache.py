@@ -23,7 +23,6 @@ from controller.store.entry import (
     key_for,
     make_entry,
     parse_key,
-    without_revision,
 )
 from controller.store.etcd import Compacted, Kv, Unavailable, prefix_end
 from controller.store.eventlog import Change, EventLog, Expired, LoggedEvent, Unsubscribe
@@ -176,7 +175,7 @@ class Cache:
             self._completions[resource] = complete
         entries = self.table(resource).entries
         for key, old in entries.items():
-            entry = make_entry(key, without_revision(old.body), old.revision, self._fields_of, self._completions)
+            entry = make_entry(key, old.stored, old.revision, self._fields_of, self._completions)
             entries[key] = self._by_uid[entry.uid] = entry
 
     async def wait_synced(self) -> None:

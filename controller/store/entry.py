@@ -81,6 +81,13 @@ class Entry:
     owners: tuple[str, ...]
     deleting: bool
     body: bytes
+    incomplete: bytes | None = None
+    """What is stored, where it was completed for ``body``: other defaults may hold tomorrow."""
+
+    @property
+    def stored(self) -> bytes:
+        """The bytes as they are in etcd."""
+        return without_revision(self.body) if self.incomplete is None else self.incomplete
 
     def decode(self) -> Object:
         """A fresh dict, ``metadata.resourceVersion`` included."""
@@ -111,8 +118,9 @@ def make_entry(
     resource, namespace, name = parse_key(key)
     obj: dict[str, Any] = orjson.loads(stored)
     complete = completions.get(resource)
+    incomplete = None
     if complete is not None and complete(obj):
-        stored = encode(obj)
+        incomplete, stored = stored, encode(obj)
     metadata = obj["metadata"]
     owners = metadata.get("ownerReferences")
     return Entry(
@@ -127,4 +135,5 @@ def make_entry(
         owners=tuple(owner["uid"] for owner in owners) if owners else (),
         deleting="deletionTimestamp" in metadata,
         body=with_revision(stored, revision),
+        incomplete=incomplete,
     )

@@ -222,6 +222,8 @@ async def test_a_new_default_is_seen_in_what_is_stored(server: ApiServer) -> Non
     )
     await kubectl("apply", "-f", "-", stdin=newer)
     await kubectl("wait", "--for=jsonpath={.spec.shade}=dark", "wd/one", "--timeout=10s")
+    await kubectl("apply", "-f", "-", stdin=newer.replace("default: dark", "default: light"))
+    await kubectl("wait", "--for=jsonpath={.spec.shade}=light", "wd/one", "--timeout=10s")
 
 
 async def test_explain_and_discovery(server: ApiServer) -> None:
