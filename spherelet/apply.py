@@ -21,6 +21,7 @@ from spherelet.model import (
     AddNetwork,
     CreateContainer,
     Drain,
+    PodView,
     PrepareSandbox,
     PullImage,
     ReapContainer,
@@ -36,6 +37,8 @@ from spherelet.model import (
 )
 from spherelet.observed import Record
 from spherelet.ports import Ports, failed, failure
+from spherelet.volumes.images import PREFIX as VOLUME_PREFIX
+from spherelet.volumes.images import image_of, image_volumes
 
 DRAIN_RETRY_S = 0.5
 
@@ -93,7 +96,11 @@ async def apply(action: Action, record: Record, ports: Ports) -> None:
 
 async def _pull(action: PullImage, record: Record, ports: Ports) -> None:
     name, reference = action.container, action.image
-    tell = ports.events.tell
+
+    def tell(pod: PodView, reason: str, message: str, *, warning: bool = False) -> None:
+        about = "" if name.startswith(VOLUME_PREFIX) else name
+        ports.events.tell(pod, reason, message, container=about, warning=warning)
+
     try:
         check_reference(reference)
         offline = ports.config.containerd.offline
@@ -104,13 +111,13 @@ async def _pull(action: PullImage, record: Record, ports: Ports) -> None:
             text = f'Container image "{reference}" is not present with pull policy of Never'
             raise ImageError("ErrImageNeverPull", text)
         if image is not None:
-            tell(record.view, "Pulled", f'Container image "{reference}" already present on machine', container=name)
+            tell(record.view, "Pulled", f'Container image "{reference}" already present on machine')
         else:
-            tell(record.view, "Pulling", f'Pulling image "{reference}"', container=name)
+            tell(record.view, "Pulling", f'Pulling image "{reference}"')
             began = ports.clock.monotonic()
             image = await ports.images.pull(reference, await ports.credentials(record, reference))
             seconds = ports.clock.monotonic() - began
-            tell(record.view, "Pulled", f'Successfully pulled image "{reference}" in {seconds:.3f}s', container=name)
+            tell(record.view, "Pulled", f'Successfully pulled image "{reference}" in {seconds:.3f}s')
     except SphereError as err:
         if not _still_asked(action, record):
             return
@@ -125,12 +132,12 @@ async def _pull(action: PullImage, record: Record, ports: Ports) -> None:
             image_backoff_cap_s,
         )
         if reason == "ErrImagePull":
-            tell(record.view, "Failed", f'Failed to pull image "{reference}": {err}', container=name, warning=True)
+            tell(record.view, "Failed", f'Failed to pull image "{reference}": {err}', warning=True)
         elif reason == "InvalidImageName":
-            tell(record.view, "InspectFailed", str(err), container=name, warning=True)
+            tell(record.view, "InspectFailed", str(err), warning=True)
         else:
-            tell(record.view, reason, str(err), container=name, warning=True)
-        tell(record.view, "Failed", f"Error: {reason}", container=name, warning=True)
+            tell(record.view, reason, str(err), warning=True)
+        tell(record.view, "Failed", f"Error: {reason}", warning=True)
         return
     if _still_asked(action, record):
         record.image_failures.pop(name, None)
@@ -139,8 +146,7 @@ async def _pull(action: PullImage, record: Record, ports: Ports) -> None:
 
 def _still_asked(action: PullImage, record: Record) -> bool:
     """The pod may have been given another image meanwhile."""
-    container = record.view.container(action.container)
-    return container is not None and container.image == action.image
+    return image_of(record.view, action.container) == action.image
 
 
 async def _prepare_sandbox(record: Record, ports: Ports) -> None:
@@ -186,7 +192,8 @@ async def _add_network(record: Record, ports: Ports) -> None:
 
 async def _setup_volumes(record: Record, ports: Ports) -> None:
     try:
-        record.volumes = await ports.volumes.setup(record.pod, record.directory)
+        images = {each.name: record.images[each.view.name] for each in image_volumes(record.view)}
+        record.volumes = await ports.volumes.setup(record.pod, record.directory, images)
     except (SphereError, OSError) as err:
         record.volumes_failure = failed(record.volumes_failure, "FailedMount", err, ports, "SetupVolumes")
         ports.events.tell(record.view, "FailedMount", str(err), warning=True)

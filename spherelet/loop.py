@@ -30,6 +30,8 @@ from spherelet.model import PAUSE, Action, ContainerState, Failure, Object, PodV
 from spherelet.observed import Record, snapshot
 from spherelet.plan import plan
 from spherelet.ports import Ports
+from spherelet.volumes.images import PREFIX as VOLUME_PREFIX
+from spherelet.volumes.images import image_of, pulled
 
 COALESCE_S = 0.5
 """A status that says nothing urgent waits this long for the next change."""
@@ -180,13 +182,15 @@ class Loop:
                 metrics.pod_start_seconds.observe(max(0.0, now - record.seen_at))
         waiting = {each["name"]: (each["state"].get("waiting") or {}).get("reason") for each in report.statuses(body)}
         for name, failed in list(record.image_failures.items()):
-            if failed.reason == "ErrImagePull" == waiting.get(name):
+            shown = "ErrImagePull" in (waiting.values() if name.startswith(VOLUME_PREFIX) else (waiting.get(name),))
+            if failed.reason == "ErrImagePull" and shown:
                 # Shown once as it is; from now on the pod is backing off.
-                image = next((each.image for each in record.view.containers if each.name == name), "")
+                image = image_of(record.view, name)
                 text = f'Back-off pulling image "{image}": ErrImagePull: {failed.message}'
                 record.image_failures[name] = Failure("ImagePullBackOff", text, failed.retry_at, failed.count)
-                self.ports.events.tell(record.view, "BackOff", f'Back-off pulling image "{image}"', container=name)
-                self.ports.events.tell(record.view, "Failed", "Error: ImagePullBackOff", container=name, warning=True)
+                about = "" if name.startswith(VOLUME_PREFIX) else name
+                self.ports.events.tell(record.view, "BackOff", f'Back-off pulling image "{image}"', container=about)
+                self.ports.events.tell(record.view, "Failed", "Error: ImagePullBackOff", container=about, warning=True)
                 self.reports.add(record.uid)
         for name, reason in waiting.items():
             if reason == "CrashLoopBackOff":
@@ -224,7 +228,7 @@ class Loop:
         """Images that a pod of this host uses, or will once it starts a container."""
         names: set[str] = set()
         for record in self.records.values():
-            names.update(each.image for each in record.view.containers)
+            names.update(each.image for each in pulled(record.view))
             names.update(each.id for each in record.images.values())
             names.update(each.image_id for each in self._all_attempts(record))
         return Needed(frozenset(names))

@@ -35,6 +35,7 @@ from spherelet.model import (
     StopContainer,
     Wait,
 )
+from spherelet.volumes.images import image_volumes
 
 SIDECAR_GRACE_S_MIN = 2.0
 """What a sidecar gets at least, however long the containers took that it serves; upstream's minimum."""
@@ -117,11 +118,21 @@ def _dependencies(want: PodView, seen: Observed, now: float) -> Iterator[Action]
     elif not seen.sandbox.cleared:
         yield from _unless(seen.network_failure, now, AddNetwork())
     if seen.volumes is None:
-        yield from _unless(seen.volumes_failure, now, SetupVolumes())
+        yield from _volumes(want, seen, now)
     for each in want.containers:
         if each.name in seen.images or not _will_start(want, each, seen, now):
             continue
         yield from _unless(seen.image_failures.get(each.name), now, PullImage(each.name, each.image, each.pull_policy))
+
+
+def _volumes(want: PodView, seen: Observed, now: float) -> Iterator[Action]:
+    missing = [each.view for each in image_volumes(want) if each.view.name not in seen.images]
+    for each in missing:
+        # Once containers have seen the volume, the image that it was made of is the one that is wanted.
+        policy = "IfNotPresent" if seen.containers else each.pull_policy
+        yield from _unless(seen.image_failures.get(each.name), now, PullImage(each.name, each.image, policy))
+    if not missing:
+        yield from _unless(seen.volumes_failure, now, SetupVolumes())
 
 
 def _will_start(want: PodView, container: ContainerView, seen: Observed, now: float) -> bool:

@@ -10,6 +10,7 @@ from spherelet import lifecycle
 from spherelet.model import ContainerState, ContainerView, Exit, Failure, Object, Observed, PodView, Role
 from spherelet.plan import backing_off
 from spherelet.runtime.cgroups import qos
+from spherelet.volumes.images import failure_of
 
 ID_PREFIX = "sphere://"
 _OVER = ("Succeeded", "Failed")
@@ -265,7 +266,7 @@ def _state(
     if last is not None and last.running:
         return {"running": {"startedAt": rfc3339(last.started_at)}}
     if last is not None and last.exit is not None and last.started_at:
-        failure = _failure(container, seen, around)
+        failure = _failure(want, container, seen)
         goes_on = not want.deleting and lifecycle.outcome(want, seen, around.now) is None
         if goes_on and lifecycle.restarts(want, container, last):
             if failure is not None:
@@ -282,7 +283,7 @@ def _state(
     over = lifecycle.outcome(want, seen, around.now) is not None and not lifecycle.inhabited(seen)
     if last is None and over and lifecycle.initialized(want, seen):
         return {"terminated": dict(_NEVER_RAN)}
-    failure = _failure(container, seen, around)
+    failure = _failure(want, container, seen)
     if failure is not None:
         return {"waiting": {"reason": failure.reason, "message": failure.message}}
     return {"waiting": {"reason": "PodInitializing" if want.init else "ContainerCreating"}}
@@ -295,8 +296,8 @@ _NEVER_RAN = {
 }
 
 
-def _failure(container: ContainerView, seen: Observed, around: Surroundings) -> Failure | None:
-    return seen.image_failures.get(container.name) or seen.container_failures.get(container.name)
+def _failure(want: PodView, container: ContainerView, seen: Observed) -> Failure | None:
+    return failure_of(want, container, seen) or seen.container_failures.get(container.name)
 
 
 def _terminated(state: ContainerState, around: Surroundings) -> Object:

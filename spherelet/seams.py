@@ -4,15 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from spherelet.model import ContainerState, Object, PodView
+from spherelet.model import ContainerState, Image, Object, PodView
 
 
 class Volumes(Protocol):
     """Volumes of pods (``spherelet/volumes/manager.py``)."""
 
-    async def setup(self, pod: Object, pod_dir: Path) -> Mapping[str, Path]:
+    async def setup(self, pod: Object, pod_dir: Path, images: Mapping[str, Image]) -> Mapping[str, Path]:
         """Make all volumes of ``pod`` below ``pod_dir``; host path by volume name. Idempotent; called again to refresh.
 
+        ``images`` are those of its image volumes, by volume name.
         Raises ``Retryable`` or ``Terminal`` with the text of the FailedMount event.
         """
         ...

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x1, 0x2, 0x4, 0x8
-MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
+MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 0x20, 0x1000, 0x4000, 0x40000
 MNT_DETACH = 2
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -43,10 +43,26 @@ def unmount(target: Path) -> bool:
 def overlay(layers: tuple[str, ...], upper: Path, work: Path, target: Path) -> None:
     """Mount an overlay of read-only ``layers`` (topmost first) with a writable ``upper`` at ``target``."""
     lower = ":".join(layers)
-    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    options = _fitting(f"lowerdir={lower},upperdir={upper},workdir={work}", target)
+    mount("overlay", target, "overlay", MS_NODEV, options)
+
+
+def show(layers: tuple[str, ...], target: Path) -> None:
+    """Mount read-only ``layers`` (topmost first) at ``target``, to be looked at only."""
+    if not layers:
+        mount("empty", target, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=755")
+    elif len(layers) == 1:  # an overlay needs two
+        mount(layers[0], target, "", MS_BIND)
+        mount("", target, "", MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    else:
+        options = _fitting(f"lowerdir={':'.join(layers)}", target)
+        mount("overlay", target, "overlay", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
+
+
+def _fitting(options: str, target: Path) -> str:
     if len(options) >= 4000:  # one page is all that mount(2) takes
         raise OSError(errno.E2BIG, "the image has too many layers for one overlay mount", str(target))
-    mount("overlay", target, "overlay", MS_NODEV, options)
+    return options
 
 
 def is_mount(path: Path) -> bool:

@@ -201,23 +201,26 @@ def _pod_mounts(pod: PodView, container: ContainerView, given: Inputs) -> list[d
     message_path = container.spec.get("terminationMessagePath") or "/dev/termination-log"
     if message_path not in wanted:
         result.append(_mount(message_path, str(given.directory / "termination-log"), "bind", ["rbind", "rprivate"]))
-    # What comes from the API is read-only whatever the mount says: a write would be lost with the next update.
-    content = {each["name"] for each in pod.spec.get("volumes") or () if not _CONTENT_KINDS.isdisjoint(each)}
+    volumes = {each["name"]: each for each in pod.spec.get("volumes") or ()}
     for index, each in enumerate(container.spec.get("volumeMounts") or ()):
-        result.append(_volume_mount(index, each, given, readonly=each.get("name") in content))
+        result.append(_volume_mount(index, each, given, volumes.get(each.get("name")) or {}))
     # Parents before children, whatever order the user wrote; the sort is stable.
     return sorted(result, key=lambda mount: len(PurePosixPath(mount["destination"]).parts))
 
 
-def _volume_mount(index: int, wanted: Mapping[str, Any], given: Inputs, *, readonly: bool) -> dict[str, Any]:
+def _volume_mount(index: int, wanted: Mapping[str, Any], given: Inputs, volume: Mapping[str, Any]) -> dict[str, Any]:
     source = given.subpaths.get(index) or given.volumes.get(wanted["name"])
     if source is None:
         raise Terminal(f'volumeMount "{wanted["name"]}" names no volume of the pod')
     propagation = {"HostToContainer": "rslave", "Bidirectional": "rshared"}.get(
         wanted.get("mountPropagation") or "", "rprivate"
     )
-    access = "ro" if readonly or wanted.get("readOnly") else "rw"
-    return _mount(wanted["mountPath"], str(source), "bind", ["rbind", propagation, access])
+    # What comes from the API is read-only whatever the mount says: a write would be lost with the next update.
+    content = not _CONTENT_KINDS.isdisjoint(volume)
+    access = ["ro"] if content or wanted.get("readOnly") else ["rw"]
+    if "image" in volume:
+        access = ["ro", "noexec", "nosuid", "nodev"]
+    return _mount(wanted["mountPath"], str(source), "bind", ["rbind", propagation, *access])
 
 
 def _mount(destination: str, source: str, kind: str, options: list[str]) -> dict[str, Any]:

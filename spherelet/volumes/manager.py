@@ -16,6 +16,7 @@ from common.clock import Clock
 from common.errors import Retryable, SphereError, Terminal
 from common.quantity import Quantity
 from common.tasks import KeyQueue
+from spherelet.model import Image
 from spherelet.runtime import mounts
 from spherelet.volumes import payload, references, subpath, writer
 from spherelet.volumes.expansion import expand
@@ -55,23 +56,28 @@ class Volumes:
         """Rewrite volumes whose sources changed and tokens that grow old, until cancelled."""
         await self._queue.run(self._refresh)
 
-    async def setup(self, pod: Object, pod_dir: Path) -> Mapping[str, Path]:
-        """Make or refresh all volumes; host path by volume name. Idempotent.
+    async def setup(self, pod: Object, pod_dir: Path, images: Mapping[str, Image]) -> Mapping[str, Path]:
+        """Make or refresh all volumes; host path by volume name. ``images`` by volume name. Idempotent.
 
         Raises ``Retryable`` or ``Terminal`` with the text of the FailedMount event.
         """
         uid = str(pod["metadata"]["uid"])
         self._sources.retain(uid, references.of_pod(pod))
         async with self._locks.setdefault(uid, asyncio.Lock()):
-            return await self._setup(uid, pod, pod_dir)
+            return await self._setup(uid, pod, pod_dir, images)
 
-    async def _setup(self, uid: str, pod: Object, pod_dir: Path) -> Mapping[str, Path]:
+    async def _setup(self, uid: str, pod: Object, pod_dir: Path, images: Mapping[str, Image]) -> Mapping[str, Path]:
         paths: dict[str, Path] = {}
         renew_s = None
         for volume in pod["spec"].get("volumes") or ():
             name = str(volume["name"])
             try:
-                paths[name], after_s = await self._one(pod, volume, pod_dir / VOLUMES / name)
+                path = pod_dir / VOLUMES / name
+                if "image" in volume:
+                    await asyncio.to_thread(_image, path, images[name].layers)
+                    paths[name], after_s = path, None
+                else:
+                    paths[name], after_s = await self._one(pod, volume, path)
             except SphereError as err:
                 raise type_of(err)(f'MountVolume.SetUp failed for volume "{name}" : {err}') from err
             except OSError as err:
@@ -124,7 +130,9 @@ class Volumes:
         if "persistentVolumeClaim" in volume or "ephemeral" in volume or "csi" in volume:
             raise Terminal("persistent volumes are not supported yet; use emptyDir or hostPath")
         kind = next((key for key in volume if key != "name"), "none")
-        raise Terminal(f"volume type {kind} is not supported; use emptyDir, configMap, secret, projected or hostPath")
+        raise Terminal(
+            f"volume type {kind} is not supported; use emptyDir, configMap, secret, projected, image or hostPath"
+        )
 
     async def _files(self, pod: Object, volume: Object) -> tuple[dict[str, File], float | None]:
         namespace = str(pod["metadata"].get("namespace", "default"))
@@ -193,6 +201,12 @@ def _pod_ips(pod: Object) -> tuple[str, ...]:
     status = pod.get("status") or {}
     many = tuple(str(each["ip"]) for each in status.get("podIPs") or () if each.get("ip"))
     return many or ((str(status["podIP"]),) if status.get("podIP") else ())
+
+
+def _image(path: Path, layers: tuple[str, ...]) -> None:
+    if not mounts.is_bound(path):
+        path.mkdir(parents=True, exist_ok=True)
+        mounts.show(layers, path)
 
 
 def _empty_dir(source: Object, path: Path, group: int | None) -> None:

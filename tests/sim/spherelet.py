@@ -33,7 +33,7 @@ class FakeImages:
 class FakeVolumes:
     """No pod has any."""
 
-    async def setup(self, pod: Object, pod_dir: Path) -> Mapping[str, Path]:
+    async def setup(self, pod: Object, pod_dir: Path, images: Mapping[str, Image]) -> Mapping[str, Path]:
         return {}
 
     async def subpaths(

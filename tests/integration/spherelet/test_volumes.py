@@ -13,6 +13,7 @@ import pytest
 
 from common.clock import SystemClock
 from common.errors import Retryable, Terminal
+from spherelet.model import Image
 from spherelet.runtime import mounts
 from spherelet.volumes.manager import Volumes
 from spherelet.volumes.sources import Sources
@@ -72,8 +73,8 @@ async def test_contents_and_removal(tmp_path: Path) -> None:
     )
     pod_dir = tmp_path / "uid-1"
     async with manager(api) as volumes:
-        paths = await volumes.setup(pod, pod_dir)
-        assert await volumes.setup(pod, pod_dir) == paths
+        paths = await volumes.setup(pod, pod_dir, {})
+        assert await volumes.setup(pod, pod_dir, {}) == paths
         assert stat.S_IMODE(paths["scratch"].stat().st_mode) == 0o777
         assert os.statvfs(paths["memory"]).f_blocks * os.statvfs(paths["memory"]).f_frsize == 1 << 20
         assert (paths["config"] / "a/b").read_text() == "value"
@@ -99,7 +100,7 @@ async def test_changes_arrive_without_being_asked_for(tmp_path: Path) -> None:
     api.put("configmaps", "shop", "cfg", data={"key": "old"})
     pod = a_pod({"name": "config", "configMap": {"name": "cfg"}})
     async with manager(api) as volumes:
-        paths = await volumes.setup(pod, tmp_path / "uid-1")
+        paths = await volumes.setup(pod, tmp_path / "uid-1", {})
         api.put("configmaps", "shop", "cfg", data={"key": "new", "more": "1"})
         await until(lambda: (paths["config"] / "key").read_text() == "new")
         assert (paths["config"] / "more").read_text() == "1"
@@ -117,7 +118,7 @@ async def test_fs_group_owns_and_reads(tmp_path: Path) -> None:
         securityContext={"fsGroup": 4321, "runAsUser": 1234},
     )
     async with manager(api) as volumes:
-        paths = await volumes.setup(pod, tmp_path / "uid-1")
+        paths = await volumes.setup(pod, tmp_path / "uid-1", {})
         assert paths["scratch"].stat().st_gid == 4321
         assert stat.S_IMODE(paths["scratch"].stat().st_mode) == 0o2777
         secret = (paths["secret"] / "p").stat()
@@ -158,7 +159,7 @@ async def test_failures_name_the_cause(
     api.put("secrets", "shop", "db", type="Opaque", data={"p": ""})
     async with manager(api) as volumes:
         with pytest.raises(kind) as caught:
-            await volumes.setup(a_pod({"name": "v", **volume}), tmp_path / "uid-1")
+            await volumes.setup(a_pod({"name": "v", **volume}), tmp_path / "uid-1", {})
         assert message in str(caught.value)
         await volumes.teardown(tmp_path / "uid-1")
     assert mounts.below(tmp_path) == []
@@ -170,7 +171,7 @@ async def test_sources_are_watched_only_while_used(tmp_path: Path) -> None:
     api.put("configmaps", "shop", "cfg", data={"k": "v"})
     pod = a_pod({"name": "a", "configMap": {"name": "frozen"}}, {"name": "b", "configMap": {"name": "cfg"}})
     async with manager(api) as volumes:
-        await volumes.setup(pod, tmp_path / "uid-1")
+        await volumes.setup(pod, tmp_path / "uid-1", {})
         await until(lambda: api.watches == ["/api/v1/services/", "/api/v1/namespaces/shop/configmaps/cfg"])
         await volumes.teardown(tmp_path / "uid-1")
 
@@ -256,10 +257,39 @@ async def test_a_half_made_empty_dir_is_made_again(tmp_path: Path) -> None:
     pod = a_pod({"name": "scratch", "emptyDir": {}}, securityContext={"fsGroup": 4711})
     (tmp_path / "volumes/.scratch.new").mkdir(parents=True)  # where a crash cut it short
     async with manager(FakeApi()) as volumes:
-        paths = await volumes.setup(pod, tmp_path)
+        paths = await volumes.setup(pod, tmp_path, {})
         info = paths["scratch"].stat()
         assert (stat.S_IMODE(info.st_mode), info.st_gid) == (0o2777, 4711)
         paths["scratch"].chmod(0o700)
-        await volumes.setup(pod, tmp_path)
+        await volumes.setup(pod, tmp_path, {})
         assert stat.S_IMODE(paths["scratch"].stat().st_mode) == 0o700, "a container's own change stays"
         await volumes.teardown(tmp_path)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+async def test_an_image_volume_shows_the_layers_and_takes_nothing(tmp_path: Path, count: int) -> None:
+    layers = []
+    for number in range(count):  # topmost first
+        layer = tmp_path / f"layer{number}"
+        layer.mkdir()
+        (layer / "common").write_text(f"of {number}")
+        (layer / f"own{number}").write_text("#!/bin/sh\n")
+        (layer / f"own{number}").chmod(0o755)
+        layers.append(str(layer))
+    pod = a_pod({"name": "art", "image": {"reference": "registry/art:1", "pullPolicy": "Always"}})
+    image = Image("sha256:1", "registry/art@sha256:1", tuple(layers))
+    pod_dir = tmp_path / "uid-1"
+    async with manager(FakeApi()) as volumes:
+        paths = await volumes.setup(pod, pod_dir, {"art": image})
+        assert await volumes.setup(pod, pod_dir, {"art": image}) == paths
+        assert len(mounts.below(pod_dir)) == 1
+        assert sorted(os.listdir(paths["art"])) == (["common"] if count else []) + [f"own{n}" for n in range(count)]
+        if count:
+            assert (paths["art"] / "common").read_text() == "of 0"
+            with pytest.raises(PermissionError):
+                await asyncio.create_subprocess_exec(paths["art"] / "own0")
+        with pytest.raises(OSError, match="Read-only"):
+            (paths["art"] / "new").touch()
+        await volumes.teardown(pod_dir)
+    assert mounts.below(tmp_path) == []
+    assert all(os.listdir(layer) for layer in layers)

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from common.settings import TlsFiles
 from spherelet.config import Api, Config, Containerd, Server
+from spherelet.model import Image
 from spherelet.runtime import mounts
 
 Object = dict[str, Any]
@@ -163,7 +164,7 @@ class FakeNetworkAgent:
 class EmptyVolumes:
     """Directories for emptyDir; anything else fails as a missing ConfigMap does."""
 
-    async def setup(self, pod: Object, pod_dir: Path) -> Mapping[str, Path]:
+    async def setup(self, pod: Object, pod_dir: Path, images: Mapping[str, Image]) -> Mapping[str, Path]:
         made = {}
         for volume in pod["spec"].get("volumes") or ():
             path = pod_dir / "volumes" / volume["name"]

@@ -18,6 +18,7 @@ from spherelet.model import (
     Image,
     Observed,
     PodView,
+    PullImage,
     Role,
     Sandbox,
     StopContainer,
@@ -66,6 +67,19 @@ def keys(want: PodView | None, seen: Observed, now: float = NOW) -> list[str]:
 
 def test_everything_that_can_overlap_is_started_at_once() -> None:
     assert keys(a_pod(), Observed()) == ["PrepareSandbox:", "SetupVolumes:", "PullImage:main"]
+
+
+def test_volumes_wait_for_the_images_that_they_show() -> None:
+    want = a_pod(volumes=[{"name": "art", "image": {"reference": "r", "pullPolicy": "Always"}}])
+    assert keys(want, Observed()) == ["PrepareSandbox:", "PullImage:volume/art", "PullImage:main"]
+    (pull,) = [each for each in plan(want, replace(READY, volumes=None), NOW) if isinstance(each, PullImage)]
+    assert (pull.image, pull.policy) == ("r", "Always")
+    (again,) = [each for each in plan(want, having(running(), volumes=None), NOW) if isinstance(each, PullImage)]
+    assert again.policy == "IfNotPresent", "containers have seen the one that is here"
+    there = replace(READY, volumes=None, images={**READY.images, "volume/art": IMAGE})
+    assert keys(want, there) == ["SetupVolumes:"]
+    missing = {"volume/art": Failure("ErrImagePull", "m", NOW + 5)}
+    assert plan(want, replace(READY, volumes=None, image_failures=missing), NOW) == (Wait(5.0),)
 
 
 def test_what_is_busy_is_not_started_again() -> None:

@@ -61,6 +61,15 @@ def test_waiting_reasons() -> None:
     assert waiting(replace(SEEN, containers={"main": (crashed,)})) == "CrashLoopBackOff"
 
 
+def test_containers_wait_for_the_image_of_a_volume_that_they_mount() -> None:
+    mounting = {"name": "main", "image": "i", "volumeMounts": [{"name": "art", "mountPath": "/art"}]}
+    volumes = [{"name": "art", "image": {"reference": "r"}}]
+    want = a_pod(containers=[mounting, {"name": "other", "image": "i"}], volumes=volumes)
+    failed = {"volume/art": Failure("ErrImagePull", "m", NOW)}
+    statuses = report.status(want, replace(SEEN, image_failures=failed), AROUND)["containerStatuses"]
+    assert [each["state"]["waiting"]["reason"] for each in statuses] == ["ErrImagePull", "ContainerCreating"]
+
+
 def test_every_container_of_a_pod_with_init_containers_waits_for_the_pod() -> None:
     def reasons(seen: Observed) -> list[str]:
         body = report.status(want, seen, AROUND)

@@ -186,6 +186,13 @@ def test_qos(resources: dict[str, Any], expected: str) -> None:
     assert cgroups.qos({"containers": [{"resources": resources}]}) == expected
 
 
+def test_an_image_volume_is_looked_at_only() -> None:
+    pod = {"volumes": [{"name": "v", "image": {"reference": "r"}}]}
+    found = build({"volumeMounts": [{"name": "v", "mountPath": "/art"}]}, pod)["mounts"]
+    (mount,) = [each for each in found if each["destination"] == "/art"]
+    assert {"ro", "noexec"} <= set(mount["options"])
+
+
 @pytest.mark.parametrize(
     ("milli", "quota", "shares"), [(1, 1000, 2), (9, 1000, 9), (29, 2900, 29), (71, 7100, 72), (1250, 125000, 1280)]
 )
