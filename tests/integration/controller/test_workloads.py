@@ -370,6 +370,7 @@ async def test_who_waits_for_room_is_placed_at_once_when_there_is_some(world: Wo
 async def test_a_bind_is_all_or_nothing_and_happens_once(world: World) -> None:
     ports = world.server.api.ports
     binder = Binder(ports.cache, ports.store, ports.clock, 28)
+    world.hosts.hold.add("i")  # its host writes nothing of this pod
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -378,10 +379,10 @@ async def test_a_bind_is_all_or_nothing_and_happens_once(world: World) -> None:
     }
     await world.server.local.create(PODS, pod)
     await world.until(lambda: any(e.name == "default" for e in world.entries(SEGMENTS)))
-    revision = await binder.bind("default", "mine", "nowhere")  # no host there: nobody else writes this pod
+    revision = await binder.bind("default", "mine", "host-2")
     await ports.cache.wait_revision(revision)
     bound = world.pods()[0]
-    assert bound["spec"]["nodeName"] == "nowhere"
+    assert bound["spec"]["nodeName"] == "host-2"
     port = world.entries(PORTS, "default")[0]
     assert port.revision == revision == int(bound["metadata"]["resourceVersion"])
     with pytest.raises(ApiError, match="already assigned"):
