@@ -92,7 +92,7 @@ def _validate_daemon_set(obj: Object) -> Errors:
 
 def _validate_stateful_set(obj: Object) -> Errors:
     spec = obj.get("spec") or {}
-    errors = validate_replicated(obj)
+    errors = validate_replicated(_with_claims(obj))
     errors += rules.non_negative("spec.revisionHistoryLimit", spec.get("revisionHistoryLimit"))
     errors += rules.non_negative("spec.ordinals.start", dig(spec, "ordinals.start"))
     errors += rules.one_of("spec.podManagementPolicy", spec.get("podManagementPolicy"), ("OrderedReady", "Parallel"))
@@ -112,6 +112,19 @@ def _validate_stateful_set(obj: Object) -> Errors:
         where = f"spec.persistentVolumeClaimRetentionPolicy.{key}"
         errors += rules.one_of(where, retention.get(key), ("Delete", "Retain"))
     return errors
+
+
+def _with_claims(obj: Object) -> Object:
+    """The set with the volumes that its pods get from ``volumeClaimTemplates``; containers may mount these."""
+    spec = obj.get("spec") or {}
+    names = [str(dig(claim, "metadata.name", "")) for claim in spec.get("volumeClaimTemplates") or ()]
+    template = spec.get("template") or {}
+    pod = template.get("spec")
+    if not names or pod is None:
+        return obj
+    own = [volume for volume in pod.get("volumes") or () if volume.get("name") not in names]
+    claimed = [{"name": name, "persistentVolumeClaim": {"claimName": name}} for name in names]
+    return {**obj, "spec": {**spec, "template": {**template, "spec": {**pod, "volumes": [*own, *claimed]}}}}
 
 
 def _selector_immutable(obj: Object, old: Object) -> Errors:

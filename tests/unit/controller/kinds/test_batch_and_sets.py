@@ -106,6 +106,18 @@ def test_a_daemon_set_gives_way_or_surges_but_not_both() -> None:
         assert {where for where, _ in made("apps", "daemonsets", given)[1]} == wrong
 
 
+def test_containers_mount_what_claim_templates_give() -> None:
+    wanted = template()
+    wanted["spec"]["containers"][0]["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    spec = {"selector": {"matchLabels": LABELS}, "template": wanted}
+    assert made("apps", "statefulsets", spec)[1], "nothing of that name"
+    claim_spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    claim = {"metadata": {"name": "data"}, "spec": claim_spec}
+    obj, wrong = made("apps", "statefulsets", {**spec, "volumeClaimTemplates": [claim]})
+    assert not wrong
+    assert "volumes" not in obj["spec"]["template"]["spec"]
+
+
 def test_a_stateful_set_keeps_its_identity() -> None:
     kind = REGISTRY.by_key(ResourceKey("apps", "statefulsets"))
     old, _ = made("apps", "statefulsets", {"selector": {"matchLabels": LABELS}, "template": template()})
