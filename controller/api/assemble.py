@@ -13,6 +13,7 @@ from controller.api.admission import (
     node_restriction,
     pod_security,
     priority,
+    runtime_class,
     service_account,
 )
 from controller.api.admission.certificates import CertificateAdmission
@@ -32,6 +33,7 @@ ADMISSION: tuple[Step, ...] = (
     node_restriction.admit,
     service_account.admit,
     priority.admit,
+    runtime_class.admit,
     default_tolerations.admit,
 )
 """In order: refusals that need nothing completed come first."""

@@ -95,7 +95,8 @@ def _validate_update(pod: Object, old: Object) -> Errors:
             detail = "must be less than or equal to previous value"
             errors.append(invalid("spec.activeDeadlineSeconds", new_deadline, detail))
     new_tolerations, old_tolerations = new_spec.pop("tolerations", []), old_spec.pop("tolerations", [])
-    if any(each not in new_tolerations for each in old_tolerations):
+    kept = [_lasting(each) for each in new_tolerations]
+    if any(_lasting(each) not in kept for each in old_tolerations):
         errors.append(
             forbidden("spec.tolerations", "existing toleration can not be modified except its tolerationSeconds")
         )
@@ -106,6 +107,11 @@ def _validate_update(pod: Object, old: Object) -> Errors:
     if new_spec != old_spec:
         errors.append(forbidden("spec", f"{_IMMUTABLE_DETAIL}\n{_difference(old_spec, new_spec)}"))
     return errors
+
+
+def _lasting(toleration: Object) -> Object:
+    """What of a toleration may not change."""
+    return {key: value for key, value in toleration.items() if key != "tolerationSeconds"}
 
 
 def _difference(old: Object, new: Object) -> str:

@@ -9,8 +9,8 @@ KEYS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
 def admit(request: AdmissionRequest, lookup: Lookup) -> None:
-    """Add the tolerations that a new pod has no opinion on."""
-    if request.operation != "CREATE" or request.kind.key != PODS or request.subresource:
+    """Add the tolerations that a pod has no opinion on: a new one, and one whose tolerations are written anew."""
+    if request.operation not in ("CREATE", "UPDATE") or request.kind.key != PODS or request.subresource:
         return
     tolerations: list[Object] = request.obj["spec"].setdefault("tolerations", [])
     for key in KEYS:

@@ -125,6 +125,22 @@ def test_pod_spec_is_immutable_but_for_images() -> None:
     assert [error.path for error in kind.validate_update(command, old)] == ["spec"]
 
 
+def test_tolerations_are_added_and_last_longer_but_do_not_go() -> None:
+    kind = REGISTRY.lookup("", "v1", "pods")
+    assert kind is not None
+
+    def tolerating(*tolerations: dict[str, Any]) -> dict[str, Any]:
+        found = pod()
+        found["spec"]["tolerations"] = list(tolerations)
+        return found
+
+    first = {"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}
+    old, longer = tolerating(first), tolerating({**first, "tolerationSeconds": 600}, {"key": "b", "operator": "Exists"})
+    assert kind.validate_update(longer, old) == []
+    for wrong in (tolerating(), tolerating({**first, "effect": "NoSchedule"})):
+        assert [error.path for error in kind.validate_update(wrong, old)] == ["spec.tolerations"]
+
+
 @pytest.mark.parametrize(
     ("names", "shares", "expected"),
     [
