@@ -21,7 +21,7 @@ from spherelet.model import (
     StartContainer,
     StopContainer,
 )
-from spherelet.observed import Record
+from spherelet.observed import CONFIG_ERROR, Record
 from spherelet.ports import Ports, failed
 from spherelet.runtime.client import RuntimeFailed
 from spherelet.runtime.state import START_ERROR
@@ -38,7 +38,7 @@ async def create(action: CreateContainer, record: Record, ports: Ports) -> None:
     container = record.view.container(name)
     if container is None:
         return
-    reason = "CreateContainerConfigError"
+    reason = CONFIG_ERROR
     try:
         handler = await ports.handler(str(record.view.spec.get("runtimeClassName") or ""))
         joined_pid = _joined_pid(record, container, ports)

@@ -73,8 +73,10 @@ class Desired:
             if before is not None and before.image != each.image:
                 record.images.pop(each.name, None)
                 record.image_failures.pop(each.name, None)
+                record.redefined_at = self._clock.now()
         if _shown(record.pod) != _shown(pod):
             record.volumes = None  # set up again, which rewrites only files whose content differs
+            record.retry_configuration(self._clock.now())
         record.pod = pod
         record.wanted = True
         if changed and record.on_disk:

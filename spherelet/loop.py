@@ -90,9 +90,7 @@ class Loop:
         now = self.clock.now()
         if record.volumes_failure is not None:
             record.volumes_failure = replace(record.volumes_failure, retry_at=now)
-        for name, failed in record.container_failures.items():
-            if failed.reason == "CreateContainerConfigError":
-                record.container_failures[name] = replace(failed, retry_at=now)
+        record.retry_configuration(now)
         self.plans.add(uid)
 
     # --- plan

@@ -319,6 +319,8 @@ class Observed:
     """The pod's state directory exists."""
     grace_s: float = 30.0
     """Grace of the pod as last seen, for when the API has it no more."""
+    redefined_at: float = 0.0
+    """When the API was last seen to change an image of the pod."""
 
     def last(self, name: str) -> ContainerState | None:
         """The newest attempt of container ``name``."""

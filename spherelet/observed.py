@@ -6,13 +6,16 @@ be stopped without the API) and ``sandbox.json``. Containers come from ``Runtime
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from spherelet.model import Failure, Image, Object, Observed, PodView, Sandbox
 from spherelet.runtime.client import Runtime
 from spherelet.runtime.state import read_json, write_json
 from spherelet.seams import Sandboxes
+
+CONFIG_ERROR = "CreateContainerConfigError"
+"""Reason of the failure when what a container refers to is not there, or cannot be."""
 
 
 @dataclass(slots=True)
@@ -49,6 +52,8 @@ class Record:
     changed_at: float = 0.0
     """When the status began to differ from ``reported``; 0 while it does not."""
     ready_counted: bool = False
+    redefined_at: float = 0.0
+    """When the API was last seen to change an image of the pod."""
 
     @property
     def view(self) -> PodView:
@@ -83,6 +88,12 @@ class Record:
             },
         )
 
+    def retry_configuration(self, now: float) -> None:
+        """What a container refers to has changed: what failed for want of it is tried at once."""
+        for name, failed in self.container_failures.items():
+            if failed.reason == CONFIG_ERROR:
+                self.container_failures[name] = replace(failed, retry_at=now)
+
     def drop_sandbox(self) -> None:
         """Forget the sandbox."""
         self.sandbox = None
@@ -107,6 +118,7 @@ def snapshot(record: Record, runtime: Runtime) -> Observed:
         drained=record.drained,
         on_disk=record.on_disk,
         grace_s=record.view.grace_s,
+        redefined_at=record.redefined_at,
     )
 
 

@@ -37,6 +37,9 @@ from spherelet.model import (
 )
 from spherelet.volumes.images import image_volumes
 
+SETTLE_S = 1.0
+"""How long a new image must have been wanted before a container is stopped for it: several edits cost one restart, and
+who edits and then looks finds the pod as it was, as with kubelet."""
 SIDECAR_GRACE_S_MIN = 2.0
 """What a sidecar gets at least, however long the containers took that it serves; upstream's minimum."""
 
@@ -194,6 +197,9 @@ def _running(
     want: PodView, container: ContainerView, state: ContainerState, seen: Observed, now: float
 ) -> Iterator[Action]:
     if lifecycle.changed(container, state):
+        if now < seen.redefined_at + SETTLE_S:
+            yield Wait(seen.redefined_at + SETTLE_S - now)
+            return
         same_image = state.spec_hash in ("", container.spec_hash)
         why = "resize requires restart" if same_image else "definition changed, will be restarted"
         yield StopContainer(container.name, state.attempt, want.grace_s, f"Container {container.name} {why}")

@@ -217,7 +217,7 @@ def _container(want: PodView, container: ContainerView, seen: Observed, around: 
     image = seen.images.get(container.name)
     result: Object = {
         "name": container.name,
-        "image": container.image,
+        "image": last.image if last else container.image,
         "imageID": last.image_id if last else image.reference if image else old.get("imageID", ""),
         "ready": lifecycle.ready(container, last, seen),
         "started": bool(last and lifecycle.started(container, last, seen)),

@@ -243,6 +243,7 @@ def test_a_new_image_replaces_the_container_whatever_the_restart_policy() -> Non
     alive = replace(running(), spec_hash=old)
     (stop,) = plan(want, having(alive), NOW)
     assert stop == StopContainer("main", 0, 30.0, "Container main definition changed, will be restarted")
+    assert plan(want, having(alive, redefined_at=NOW - 0.25), NOW) == (Wait(0.75),), "several edits cost one restart"
     assert keys(want, having(ended(spec_hash=old, backoff_s=300.0))) == ["CreateContainer:main"]
     assert keys(want, having(replace(running(), spec_hash=want.main[0].spec_hash))) == []
 

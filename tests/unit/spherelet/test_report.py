@@ -86,6 +86,13 @@ def test_every_container_of_a_pod_with_init_containers_waits_for_the_pod() -> No
     assert reasons(seen)[2] == "PodInitializing"
 
 
+def test_the_image_shown_is_the_one_that_runs() -> None:
+    want = a_pod(containers=[{"name": "main", "image": "new"}])
+    assert report.status(want, SEEN, AROUND)["containerStatuses"][0]["image"] == "new"
+    seen = replace(SEEN, containers={"main": (attempt(started_at=NOW),)})
+    assert report.status(want, seen, AROUND)["containerStatuses"][0]["image"] == "i"
+
+
 def test_a_restart_keeps_how_the_last_attempt_ended() -> None:
     first = attempt(0, started_at=NOW - 9, exit=Exit(3, NOW - 8, "Error"), reaped=True)
     seen = replace(SEEN, containers={"main": (first, attempt(1, started_at=NOW))})
