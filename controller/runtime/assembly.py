@@ -42,6 +42,7 @@ from controller.runtime.view import View
 from controller.scheduler.binding import Binder
 from controller.scheduler.loop import NAME as SCHEDULER
 from controller.scheduler.loop import Scheduler
+from controller.scheduler.placed import Placed
 
 NODE_GRACE_S = 40.0
 """Four missed renewals of a host's lease, which is due every ten seconds."""
@@ -124,5 +125,6 @@ async def run(ports: ControllerPorts) -> None:
             client = ports.client(f"system:{SCHEDULER}")
             scheduler = Scheduler(ports.cache, view, client, ports.binder, recorder, ports.clock, metrics)
             group.create_task(scheduler.run())
+            group.create_task(Placed(ports.cache, view, ports.binder, ports.clock).run())
     finally:
         disconnect()

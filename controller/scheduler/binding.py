@@ -72,6 +72,23 @@ class Binder:
                 raise
         raise Retryable(f"binding {namespace}/{name} lost the race {ATTEMPTS_MAX} times")
 
+    async def complete(self, pod: Object) -> int:
+        """Give a pod that was created with its node what binding would have given it; returns the revision.
+
+        One attempt, for this very version of the pod, which must have no port yet. Raises ``Retryable`` when it has
+        changed, ``NoAddress``, or ``Unavailable``.
+        """
+        host = pods.node_of(pod)
+        claim = self._claim(pod["metadata"]["namespace"], host)
+        try:
+            return await self._write(pod, host, claim)
+        except Conflict as err:
+            self._give_back(claim, err)
+            raise Retryable(f"{err.key} has changed") from err
+        except BaseException:
+            self._give_back(claim, None)
+            raise
+
     def subnets(self, namespace: str) -> list[Cidr]:
         """Subnets of the namespace's segment. Raises ``NoAddress`` while there is none."""
         return [Cidr.parse(each) for each in self._segment(namespace)["spec"]["subnets"]]

@@ -390,6 +390,27 @@ async def test_a_bind_is_all_or_nothing_and_happens_once(world: World) -> None:
     assert len(world.entries(PORTS, "default")) == 1
 
 
+async def test_a_pod_that_comes_with_its_node_gets_an_address_there_once(world: World) -> None:
+    def pod(name: str, node: str, **spec: Any) -> Object:
+        meta = {"name": name, "namespace": "default"}
+        spec |= {"nodeName": node, "containers": [{"name": "c", "image": "i"}]}
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+
+    def running() -> set[str]:
+        return {p["metadata"]["name"] for p in world.pods() if (p.get("status") or {}).get("phase") == "Running"}
+
+    for one in (pod("a", "host-2"), pod("b", "host-3"), pod("c", "host-1", hostNetwork=True)):
+        await world.server.local.create(PODS, one)
+        world.restart()
+    await world.until(lambda: running() == {"a", "b", "c"})
+    world.restart()
+    await world.server.local.create(PODS, pod("d", "host-3"))
+    await world.until(lambda: "d" in running())
+    ports = [entry.decode()["spec"] for entry in world.entries(PORTS, "default")]
+    placed = [("a", "host-2"), ("b", "host-3"), ("d", "host-3")]
+    assert sorted((port["podName"], port["host"]) for port in ports) == placed
+
+
 async def test_controllers_killed_again_and_again_lose_and_double_nothing(world: World) -> None:
     local = world.server.local
     await local.create(DEPLOYMENTS, deployment(12))
