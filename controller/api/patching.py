@@ -11,7 +11,7 @@ from controller.api import managed
 from controller.api.patch import APPLY, JSON, MERGE, STRATEGIC, apply_patch, decode_patch
 from controller.api.ports import Ports
 from controller.api.request import Request
-from controller.api.status import ApiError, bad_request, invalid, is_not_found, unsupported_media
+from controller.api.status import ApiError, bad_request, conflict, invalid, is_not_found, unsupported_media
 from controller.api.writes import WriteOptions, Writer
 from controller.kinds.kind import FieldError, Kind, Object
 
@@ -133,6 +133,9 @@ class Patcher:
         except Exception as err:
             if not is_not_found(err) or subresource or self._ports.cache.get(kind.store_key, namespace, name):
                 raise
+        if uid := applied["metadata"].get("uid"):
+            why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            raise conflict(kind.key, name, why)
         empty: Object = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {}}
         fresh = managed.apply(
             shape, empty, orjson.loads(orjson.dumps(applied)), options.manager, "", now, force=force, kind=kind

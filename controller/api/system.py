@@ -73,11 +73,19 @@ async def _metrics(call: Call) -> Answer:
 
 
 async def _health(call: Call) -> Answer:
-    """``ok``, or the failed checks; ``?verbose`` lists all. A server without etcd lives but is not ready."""
-    probe = call.request.path.split("/")[1]
+    """``ok``, or the failed checks; ``?verbose`` lists all. A server without etcd lives but is not ready.
+
+    ``/readyz/etcd`` makes one check alone, ``?exclude=etcd`` leaves it out.
+    """
+    _, probe, *one = call.request.path.rstrip("/").split("/")
     checks = {"ping": True}
     if probe != "livez":
         checks["etcd"] = call.api.ports.cache.connected
+    if one:
+        if "/".join(one) not in checks:
+            raise no_such_path()
+        checks = {one[0]: checks[one[0]]}
+    checks = {name: good for name, good in checks.items() if name not in call.request.query.get("exclude", ())}
     good = all(checks.values())
     if good and "verbose" not in call.request.query:
         return Reply(200, b"ok", "text/plain; charset=utf-8")

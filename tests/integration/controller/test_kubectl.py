@@ -69,6 +69,21 @@ async def test_server_side_apply_conflicts_are_named(api_server: ApiServer) -> N
     assert "serverside-applied" in await kubectl(*arguments, "--force-conflicts", stdin=other)
 
 
+async def test_an_object_that_is_gone_is_not_made_again_by_applying_it(api_server: ApiServer) -> None:
+    applied = CONFIG_MAP.replace("name: one", "name: one, uid: 11111111-1111-1111-1111-111111111111")
+    refused = await api_server.kubectl("apply", "--server-side", "-f", "-", stdin=applied, check=False)
+    assert "uid mismatch" in refused
+    assert "NotFound" in await api_server.kubectl("get", "configmap", "one", check=False)
+
+
+async def test_health_is_told_check_by_check(api_server: ApiServer) -> None:
+    kubectl = api_server.kubectl
+    assert await kubectl("get", "--raw", "/readyz/etcd") == "ok"
+    assert "[+]etcd ok" in await kubectl("get", "--raw", "/readyz?verbose")
+    assert "etcd" not in await kubectl("get", "--raw", "/readyz?verbose&exclude=etcd")
+    assert "NotFound" in await kubectl("get", "--raw", "/healthz/tea", check=False)
+
+
 async def test_typed_clients_send_protobuf(api_server: ApiServer) -> None:
     kubectl = api_server.kubectl
     assert "namespace/made created" in await kubectl("create", "namespace", "made")
