@@ -24,6 +24,17 @@ from controller.store.objects import Compare, Conflict, Delete, Put
 
 FOREGROUND, ORPHAN = "foregroundDeletion", "orphan"
 PARALLEL_MAX = 16
+RETURNED = frozenset(
+    {
+        *(("", plural) for plural in ("persistentvolumeclaims", "persistentvolumes", "pods", "podtemplates")),
+        *(("", plural) for plural in ("resourcequotas", "serviceaccounts", "services")),
+        *(("storage.k8s.io", plural) for plural in ("csidrivers", "csinodes", "storageclasses")),
+        *(("storage.k8s.io", plural) for plural in ("volumeattachments", "volumeattributesclasses")),
+        *(("resource.k8s.io", plural) for plural in ("deviceclasses", "resourceclaims")),
+        *(("resource.k8s.io", plural) for plural in ("resourceclaimtemplates", "resourceslices")),
+    }
+)
+"""Kinds whose deletion answers with the object that went: generated clients decode it as such."""
 POLICIES = {"Foreground": FOREGROUND, "Orphan": ORPHAN, "Background": ""}
 
 
@@ -91,7 +102,7 @@ class Deleter:
     async def delete(
         self, kind: Kind, namespace: str, name: str, options: DeleteOptions, user: User
     ) -> tuple[bytes, bool]:
-        """Delete one. Returns (answer bytes, whether it is gone): the object while it lingers, else a Status."""
+        """Delete one. Returns (answer bytes, whether they are a Status): the object while it lingers, or as it was."""
         for _ in range(ATTEMPTS_MAX):
             await self._ports.fresh()
             entry = self._ports.cache.get(kind.store_key, namespace, name)
@@ -129,6 +140,8 @@ class Deleter:
         if lingering is None:
             if not options.dry_run:
                 await commit(self._ports, compare, [Delete(entry.key)])
+            if (kind.group, kind.plural) in RETURNED:
+                return entry.body, False
             details: Object = {"name": entry.name, "kind": kind.plural, "uid": entry.uid}
             if kind.group:
                 details["group"] = kind.group
