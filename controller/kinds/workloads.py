@@ -13,7 +13,7 @@ from controller.kinds.columns import (
     dig,
     format_labels,
 )
-from controller.kinds.kind import Kind, Object
+from controller.kinds.kind import Kind, Object, Subwrite
 from controller.kinds.rules import Errors, forbidden, invalid, required
 
 
@@ -151,6 +151,15 @@ def _number(value: Any) -> int:
     return int(value.rstrip("%")) if isinstance(value, str) else int(value or 0)
 
 
+def _confine_deployment_status(new: Object, old: Object) -> None:
+    """Of all workloads, only a Deployment's status does not take labels along: it hands them on to ReplicaSets."""
+    labels = old["metadata"].get("labels")
+    if labels is None:
+        new["metadata"].pop("labels", None)
+    else:
+        new["metadata"]["labels"] = dict(labels)
+
+
 def _selector_immutable(obj: Object, old: Object) -> Errors:
     return rules.immutable("spec.selector", dig(obj, "spec.selector"), dig(old, "spec.selector"))
 
@@ -182,6 +191,7 @@ DEPLOYMENT: Final = Kind(
     prepare_create=_reset_status,
     validate=_validate_deployment,
     validate_update=_selector_immutable,
+    subwrites={"status": Subwrite(_confine_deployment_status, lambda new, old: [])},
 )
 
 REPLICA_SET: Final = Kind(

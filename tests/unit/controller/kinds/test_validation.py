@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from controller.kinds.kind import ResourceKey
 from controller.kinds.pod import qos_class
 from controller.kinds.registry import REGISTRY
 
@@ -173,3 +174,13 @@ def test_sysctl_names(names: list[str], shares: dict[str, Any], expected: list[t
 )
 def test_qos_class_goes_by_amounts(resources: dict[str, Any], expected: str) -> None:
     assert qos_class({"containers": [{"resources": resources}]}) == expected
+
+
+def test_a_write_of_a_deployments_status_leaves_its_labels_alone() -> None:
+    confine = REGISTRY.by_key(ResourceKey("apps", "deployments")).subwrites["status"].confine
+    old = {"metadata": {"labels": {"app": "a"}}}
+    new = {"metadata": {"labels": {"app": "b"}, "annotations": {"seen": "yes"}}}
+    confine(new, old)
+    assert new == {"metadata": {"labels": {"app": "a"}, "annotations": {"seen": "yes"}}}
+    confine(new, {"metadata": {}})
+    assert "labels" not in new["metadata"]
