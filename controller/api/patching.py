@@ -12,7 +12,7 @@ from controller.api.patch import APPLY, JSON, MERGE, STRATEGIC, apply_patch, dec
 from controller.api.ports import Ports
 from controller.api.request import Request
 from controller.api.status import ApiError, bad_request, conflict, invalid, is_not_found, unsupported_media
-from controller.api.writes import WriteOptions, Writer
+from controller.api.writes import WriteOptions, Writer, check_kind
 from controller.kinds.kind import FieldError, Kind, Object
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ class Patcher:
             raise bad_request("error decoding YAML: an apply configuration must be an object")
         if not applied.get("apiVersion") or not applied.get("kind"):
             raise bad_request("error decoding patch: apiVersion and kind must be set")
+        check_kind(kind, applied)
         if (applied.get("metadata") or {}).get("managedFields"):
             raise bad_request("metadata.managedFields must be nil")
         unknown, errors = self._ports.structure(kind).check(applied)

@@ -55,14 +55,7 @@ class Writer:
 
         Raises ``ApiError`` 400 for another kind, wrong types, and in Strict mode for unknown fields.
         """
-        given_version, given_kind = obj.get("apiVersion") or kind.api_version, obj.get("kind") or kind.kind
-        if (given_version, given_kind) != (kind.api_version, kind.kind):
-            if given_version != kind.api_version:
-                raise bad_request(
-                    f"the API version in the data ({given_version}) does not match the expected API version "
-                    f"({kind.api_version})"
-                )
-            raise bad_request(f'{given_kind} in version "{kind.version}" cannot be handled as a {kind.kind}')
+        check_kind(kind, obj)
         obj["apiVersion"], obj["kind"] = kind.api_version, kind.kind
         if not isinstance(obj.get("metadata", {}), dict):
             raise bodies.decoding_error(
@@ -220,6 +213,17 @@ class Writer:
 
     async def _txn(self, compares: Sequence[Compare], writes: Sequence[Put | Delete]) -> int:
         return await commit(self._ports, compares, writes)
+
+
+def check_kind(kind: Kind, obj: Object) -> None:
+    """Refuse (``ApiError`` 400) an object that says to be of another kind or version."""
+    version, name = obj.get("apiVersion") or kind.api_version, obj.get("kind") or kind.kind
+    if version != kind.api_version:
+        raise bad_request(
+            f"the API version in the data ({version}) does not match the expected API version ({kind.api_version})"
+        )
+    if name != kind.kind:
+        raise bad_request(f'{name} in version "{kind.version}" cannot be handled as a {kind.kind}')
 
 
 async def commit(ports: Ports, compares: Sequence[Compare], writes: Sequence[Put | Delete]) -> int:

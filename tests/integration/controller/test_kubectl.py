@@ -69,10 +69,13 @@ async def test_server_side_apply_conflicts_are_named(api_server: ApiServer) -> N
     assert "serverside-applied" in await kubectl(*arguments, "--force-conflicts", stdin=other)
 
 
-async def test_an_object_that_is_gone_is_not_made_again_by_applying_it(api_server: ApiServer) -> None:
+async def test_what_is_gone_or_of_another_kind_is_not_applied(api_server: ApiServer) -> None:
     applied = CONFIG_MAP.replace("name: one", "name: one, uid: 11111111-1111-1111-1111-111111111111")
     refused = await api_server.kubectl("apply", "--server-side", "-f", "-", stdin=applied, check=False)
     assert "uid mismatch" in refused
+    path, kind = "/api/v1/namespaces/default/configmaps/one?fieldManager=m", "application/apply-patch+yaml"
+    status, text = await api_server.request("PATCH", path, CONFIG_MAP.replace("ConfigMap", "Secret"), kind)
+    assert (status, "cannot be handled as a ConfigMap" in text) == (400, True)
     assert "NotFound" in await api_server.kubectl("get", "configmap", "one", check=False)
 
 
