@@ -61,11 +61,10 @@ class JobReconciler:
         found = job_outcome.verdict(job, tally, now)
         steps: list[Write] = []
         waits: list[float] = []
-        if members.adopted:
-            steps += members.writes
-        elif found is not None:
+        # What is adopted now is counted on a view that has it.
+        if found is not None and not members.adopted:
             steps += [_delete(job, pod) for pod in tally.active]
-        elif not pods.is_deleting(job):
+        elif not members.adopted and not pods.is_deleting(job):
             steps, waits = _manage(view, job, tally, members.owned, now)
             left_s = job_outcome.deadline_in_s(job, now)
             waits += [left_s] if left_s is not None else []
@@ -79,7 +78,7 @@ class JobReconciler:
         else:
             # What is refused must not keep the rest from being counted.
             steps = [EmitEvent(job, "Warning", "FailedCreate", f"Error creating: {failure.message}"), *reports, *steps]
-        writes = [*(_without_finalizer(pod) for pod in tally.release), *steps]
+        writes = [*members.writes, *(_without_finalizer(pod) for pod in tally.release), *steps]
         return Plan(tuple(writes), min(waits, default=None), f"{tally.succeeded} succeeded, {tally.failed} failed")
 
 

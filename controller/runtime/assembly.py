@@ -125,6 +125,7 @@ async def run(ports: ControllerPorts) -> None:
             client = ports.client(f"system:{SCHEDULER}")
             scheduler = Scheduler(ports.cache, view, client, ports.binder, recorder, ports.clock, metrics)
             group.create_task(scheduler.run())
-            group.create_task(Placed(ports.cache, view, ports.binder, ports.clock).run())
+            placed = Placed(ports.cache, view, client, ports.binder, recorder, ports.clock)
+            group.create_task(placed.run())
     finally:
         disconnect()

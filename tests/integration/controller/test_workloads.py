@@ -433,3 +433,28 @@ async def test_controllers_killed_again_and_again_lose_and_double_nothing(world:
     ports = [entry.decode()["spec"] for entry in world.entries(PORTS, "default")]
     assert sorted(port["podUID"] for port in ports) == before
     assert len(world.entries(REPLICA_SETS, "default")) == 1
+
+
+async def test_a_pod_that_wants_a_taken_port_of_its_host_has_failed_before_it_begins(world: World) -> None:
+    client = world.server.local
+
+    async def make(name: str, **port: Any) -> None:
+        ports = [{"containerPort": 80, "hostPort": 8080, **port}]
+        spec = {"nodeName": "host-1", "containers": [{"name": "c", "image": "i", "ports": ports}]}
+        meta = {"name": name, "namespace": "default"}
+        await client.create(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+
+    def status(name: str) -> Object:
+        found = {pod["metadata"]["name"]: pod for pod in world.pods()}
+        return dict(found[name].get("status") or {})
+
+    await world.until(lambda: world.entries(SERVICE_ACCOUNTS, "default"))
+    await make("first")
+    await world.until(lambda: len(world.entries(PORTS)) == 1)
+    await make("second")
+    await world.until(lambda: status("second").get("phase") == "Failed")
+    assert status("second")["reason"] == "NodePorts"
+    await make("other", protocol="UDP")
+    await world.until(lambda: len(world.entries(PORTS)) == 2)
+    owners = {entry.decode()["spec"]["podName"] for entry in world.entries(PORTS)}
+    assert owners == {"first", "other"}

@@ -103,6 +103,18 @@ def test_has_only_ended_when_every_pod_has() -> None:
     assert model.status["failed"] == 2
 
 
+def test_lets_go_of_a_pod_that_it_no_longer_selects_and_makes_another() -> None:
+    model = job(2, 2)
+    model.settle()
+    astray = model.active()[0]
+    model.registry.put(PODS, {**astray, "metadata": {**astray["metadata"], "labels": {}}})
+    model.settle()
+    released = model.registry.get(PODS, "d", astray["metadata"]["name"])
+    assert released is not None
+    assert released.owners == ()
+    assert len([pod for pod in model.active() if owners.controller_of(pod)]) == 2
+
+
 def test_no_pods_ready_or_leaving_is_said_with_a_zero() -> None:
     """Clients read the two as numbers that are always there."""
     model = job(2, 2)
