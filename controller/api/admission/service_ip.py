@@ -19,6 +19,8 @@ SERVICES: Final = ResourceKey("", "services")
 NODE_PORT_MIN: Final = 30000
 NODE_PORT_MAX: Final = 32767
 PENDING_S: Final = 30.0
+EXTERNAL_IPS: Final = "spec.externalIPs is deprecated and not served by this cluster; use type NodePort"
+"""Whoever may make services could take any address from others by it (CVE-2020-8554, KEP-5707)."""
 _STATIC_SHARE: Final = 16
 _STATIC_MAX: Final = 256
 _EXTERNAL: Final = ("NodePort", "LoadBalancer")
@@ -74,6 +76,8 @@ class ServiceAllocator:
         if request.kind.key != SERVICES or request.operation == "DELETE" or request.subresource:
             return
         spec = request.obj.setdefault("spec", {})
+        if spec.get("externalIPs"):
+            request.warnings.append(EXTERNAL_IPS)
         uid = request.obj["metadata"].get("uid", "")
         if spec.get("type") == "ExternalName":
             return

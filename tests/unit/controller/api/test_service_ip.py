@@ -81,6 +81,15 @@ def test_asked_addresses_are_checked() -> None:
     assert world.admit("c", clusterIP="None")["spec"]["clusterIPs"] == ["None"]
 
 
+def test_external_addresses_are_not_served_and_the_writer_hears_of_it() -> None:
+    for given, warned in ((["192.0.2.1"], 1), ([], 0)):
+        service = {"metadata": {"name": "a", "uid": "a"}, "spec": {"type": "ClusterIP", "externalIPs": given}}
+        request = AdmissionRequest("CREATE", SERVICE, service, None, User("u"), "", False)
+        World().allocator.admit(request, lambda *key: None)
+        assert len(request.warnings) == warned
+        assert service["spec"]["externalIPs"] == given
+
+
 def test_deleting_frees_and_stored_ones_are_taken() -> None:
     world = World()
     service = world.admit("a", clusterIP="10.96.0.9")
