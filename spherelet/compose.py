@@ -71,7 +71,7 @@ async def pods(
                 events=events,
                 assembly=Assembly(config, Host.read(), volumes, environment, clock),
                 hooks=Hooks(runtime),
-                handler=_handlers(kube),
+                handler=_handlers(kube, runtime),
                 credentials=Credentials(kube, events.tell).of,
                 launch=launch,
             )
@@ -87,21 +87,26 @@ async def pods(
         await images.close()
 
 
-def _handlers(kube: KubeClient) -> Callable[[str], Awaitable[str]]:
+def _handlers(kube: KubeClient, runtime: Runtime) -> Callable[[str], Awaitable[str]]:
     known: dict[str, str] = {}
 
     async def handler(name: str) -> str:
-        """Runtime handler of RuntimeClass ``name``; its handler never changes, so it is asked once."""
+        """Runtime handler of RuntimeClass ``name``; while the API is away the one that was known.
+
+        Raises ``Terminal`` for an unknown class, and for a handler that this host does not have.
+        """
         if not name:
             return ""
-        if name not in known:
-            try:
-                found = await kube.get(f"/apis/node.k8s.io/v1/runtimeclasses/{name}")
-            except KubeError as err:
-                if err.code == 404:
-                    raise Terminal(f'RuntimeClass "{name}" not found; create it or remove runtimeClassName') from err
+        try:
+            found = await kube.get(f"/apis/node.k8s.io/v1/runtimeclasses/{name}")
+        except Retryable as err:
+            if isinstance(err, KubeError) and err.code == 404:
+                raise Terminal(f'RuntimeClass "{name}" not found; create it or remove runtimeClassName') from err
+            if name not in known:
                 raise Retryable(str(err)) from err
+        else:
             known[name] = str(found["handler"])
+        runtime.binary(known[name])
         return known[name]
 
     return handler

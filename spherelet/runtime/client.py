@@ -174,11 +174,7 @@ class Runtime:
     async def reap(self, current: ContainerState) -> None:
         """Free an ended attempt's runtime state, cgroup and root file system. Idempotent; its log stays."""
         self._unwatch(current.id)
-        deleted = await process.run(
-            [*self.command(current.handler), "delete", "--force", current.id], self._env, COMMAND_TIMEOUT_S
-        )
-        if deleted.code != 0 and (self._runtime_root / self.binary(current.handler).name / current.id).exists():
-            raise Retryable(f"cannot delete container {current.id[:12]}: {_plain(deleted.output)}")
+        await self._delete(current)
         mounts.unmount(current.directory / "rootfs")
         cgroups.remove_pod(current.cgroup)
         for name in ("upper", "work", "rootfs"):
@@ -187,6 +183,16 @@ class Runtime:
             (current.directory / name).unlink(missing_ok=True)
         (current.directory / "reaped").touch(mode=0o600)
         self._put(replace(current, reaped=True, pid=0, conmon_pid=0))
+
+    async def _delete(self, current: ContainerState) -> None:
+        try:
+            command, root = self.command(current.handler), self._runtime_root / self.binary(current.handler).name
+        except Terminal as err:  # it cannot be asked any more; what it held is taken away without it
+            log.warning("container deleted without its runtime", uid=current.pod_uid, reason=str(err))
+            return
+        deleted = await process.run([*command, "delete", "--force", current.id], self._env, COMMAND_TIMEOUT_S)
+        if deleted.code != 0 and (root / current.id).exists():
+            raise Retryable(f"cannot delete container {current.id[:12]}: {_plain(deleted.output)}")
 
     def forget(self, current: ContainerState) -> None:
         """Remove a reaped attempt's directory."""

@@ -3,6 +3,7 @@
 import errno
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,33 @@ async def test_an_http_hook_goes_out_in_the_pods_own_network(host: Any) -> None:
     assert "FailedPreStopHook" not in host.api.reasons("hooked"), "an answer is an answer"
 
 
+async def test_a_pod_whose_runtime_this_host_lacks_waits_and_can_be_deleted(host: Any) -> None:
+    w = world()
+    host.api.runtime_handlers["micro"] = "kata"
+    host.api.create(w.pod("odd", "sleep", "1d", runtimeClassName="micro"))
+
+    def waiting() -> Object:
+        statuses = host.api.status("odd").get("containerStatuses") or [{"state": {}}]
+        return statuses[0]["state"].get("waiting") or {}
+
+    await w.eventually(lambda: waiting().get("reason") == "CreateContainerConfigError")
+    assert 'no runtime for "kata"' in waiting()["message"]
+    host.api.delete("odd", 0)
+    await w.eventually(lambda: "odd" not in host.api.pods)
+
+
+async def test_a_container_is_deleted_though_its_runtime_is_gone(host: Any) -> None:
+    w = world()
+    host.api.runtime_handlers["fast"] = "crun"
+    host.api.create(w.pod("left", "sleep", "1d", runtimeClassName="fast"))
+    await w.eventually(lambda: ready(host, "left"))
+    runtime = host.loop.ports.runtime
+    (state,) = runtime.running()
+    runtime._put(replace(state, handler="kata"))
+    host.api.delete("left", 0)
+    await w.eventually(lambda: "left" not in host.api.pods)
+
+
 async def test_a_hook_of_a_container_that_is_gone_already_harms_nobody_else(host: Any) -> None:
     w = world()
     hook = {"lifecycle": {"postStart": {"exec": {"command": ["sleep", "1"]}}}}
@@ -92,10 +120,10 @@ async def test_what_failed_for_want_of_something_is_tried_when_that_comes(
     there = threading.Event()
     setup = w.EmptyVolumes.setup
 
-    async def wanting(self: Any, pod: Object, pod_dir: Path) -> Any:
+    async def wanting(self: Any, pod: Object, pod_dir: Path, images: Object) -> Any:
         if not there.is_set():
             raise Retryable('configmap "late" not found')
-        return await setup(self, pod, pod_dir)
+        return await setup(self, pod, pod_dir, images)
 
     monkeypatch.setattr(w.EmptyVolumes, "setup", wanting)
     host.api.create(w.pod("waiting", "sh", "-c", STAY))

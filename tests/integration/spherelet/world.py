@@ -29,6 +29,8 @@ class FakeApi:
     def __init__(self) -> None:
         self.pods: dict[str, Object] = {}
         self.secrets: dict[str, Object] = {}
+        self.runtime_handlers: dict[str, str] = {}
+        """By RuntimeClass name."""
         self.events: list[Object] = []
         self.status_writes: dict[str, list[Object]] = {}
         self.revision = 1
@@ -42,6 +44,7 @@ class FakeApi:
         app = web.Application()
         app.router.add_get("/api/v1/pods", self._list)
         app.router.add_get("/api/v1/namespaces/{ns}/secrets/{name}", self._secret)
+        app.router.add_get("/apis/node.k8s.io/v1/runtimeclasses/{name}", self._runtime_class)
         app.router.add_post("/api/v1/namespaces/{ns}/events", self._event)
         app.router.add_patch("/api/v1/namespaces/{ns}/events/{name}", self._event)
         app.router.add_patch("/api/v1/namespaces/{ns}/pods/{name}/status", self._status)
@@ -61,6 +64,10 @@ class FakeApi:
     async def _secret(self, request: web.Request) -> web.Response:
         secret = self.secrets.get(request.match_info["name"])
         return web.json_response(secret or {"code": 404, "message": "not found"}, status=200 if secret else 404)
+
+    async def _runtime_class(self, request: web.Request) -> web.Response:
+        handler = self.runtime_handlers.get(request.match_info["name"])
+        return web.json_response({"handler": handler} if handler else {"code": 404}, status=200 if handler else 404)
 
     def put(self, pod: Object, kind: str = "MODIFIED") -> None:
         self.revision += 1
