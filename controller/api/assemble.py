@@ -44,11 +44,13 @@ def fields_of(kinds: Kinds) -> FieldsOf:
 
     def fields(resource: ResourceKey, obj: Object) -> dict[str, str]:
         try:
-            selectable = kinds.by_key(resource).selectable_fields
+            kind = kinds.by_key(resource)
         except KeyError:
             return {}
-        found = ((path, value(obj)) for path, value in selectable.items())
-        return {path: text for path, text in found if text}
+        found = {path: text for path, value in kind.selectable_fields.items() if (text := value(obj))}
+        if kind.indexed_fields:
+            found.update((path, text) for path, value in kind.indexed_fields.items() if (text := value(obj)))
+        return found
 
     return fields
 

@@ -71,6 +71,7 @@ def _kind(definition: Object, version: Object) -> Kind:
         columns=_columns(version),
         generation_fields=("*",),
         selectable_fields=_selectable(version),
+        indexed_fields=_indexed(definition, version),
         default=lambda obj: _fill(obj, schema),
         validate=_validator(schema),
         subwrites={"status": Subwrite(_nothing, _no_errors)} if "status" in subresources else {},
@@ -138,6 +139,13 @@ def _selectable(version: Object) -> dict[str, Callable[[Object], str]]:
     return {
         str(each["jsonPath"]).lstrip("."): _text_at(each["jsonPath"]) for each in version.get("selectableFields") or []
     }
+
+
+def _indexed(definition: Object, version: Object) -> dict[str, Callable[[Object], str]]:
+    own, found = _selectable(version), {}
+    for other in custom_definition.versions(definition):
+        found.update(_selectable(other))
+    return {path: text for path, text in found.items() if path not in own}
 
 
 def _text_at(path: str) -> Callable[[Object], str]:

@@ -129,6 +129,8 @@ class Kind:
     for metadata, and the status where it is a subresource."""
     selectable_fields: Mapping[str, Callable[[Object], str]] = field(default_factory=dict)
     """Field selectors beyond ``metadata.name`` and ``metadata.namespace``."""
+    indexed_fields: Mapping[str, Callable[[Object], str]] = field(default_factory=dict)
+    """What other versions of the same resource select by."""
     default: Callable[[Object], None] = _no_change
     prepare_create: Callable[[Object], None] = _no_change
     prepare_update: Callable[[Object, Object], None] = _no_change_on_update

@@ -63,7 +63,12 @@ spec:
     storage: false
     deprecated: true
     schema:
-      openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}
+      openAPIV3Schema:
+        type: object
+        x-kubernetes-preserve-unknown-fields: true
+        properties:
+          spec: {type: object, x-kubernetes-preserve-unknown-fields: true, properties: {port: {type: string}}}
+    selectableFields: [{jsonPath: .spec.port}]
 """
 WIDGET = """
 apiVersion: example.com/v1
@@ -208,6 +213,9 @@ async def test_versions_show_the_same_object(server: ApiServer) -> None:
     await kubectl("create", "-f", "-", stdin=older)
     got = json.loads(await kubectl("get", "--raw", "/apis/example.com/v1/namespaces/default/widgets/two"))
     assert (got["apiVersion"], got["spec"]["size"]) == ("example.com/v1", 1)
+    of_a_port = json.loads(await kubectl("get", "--raw", f"{path}?fieldSelector=spec.port%3Dhttp"))
+    assert [item["metadata"]["name"] for item in of_a_port["items"]] == ["one", "two"]
+    assert "not supported" in await kubectl("get", "wd", "--field-selector=spec.port=http", check=False)
     versions = [line.split() for line in (await kubectl("api-versions")).splitlines()]
     assert ["example.com/v1"] in versions
     assert ["example.com/v1beta1"] in versions
