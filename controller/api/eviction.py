@@ -23,6 +23,7 @@ from controller.kinds.kind import Object, ResourceKey
 BUDGETS: Final = ResourceKey("policy", "poddisruptionbudgets")
 DISRUPTED_PODS_MAX: Final = 2000
 RETRY_S: Final = 10
+TARGET: Final = "DisruptionTarget"
 _MANAGER: Final = "eviction"
 
 
@@ -49,8 +50,9 @@ async def eviction(call: Call) -> Answer:
     pod = entry.decode()
     if not is_free(pod):
         await _spend(api, pod, call, dry=options.dry_run)
-    # From here on it means this pod, not one of the same name that comes after it.
-    options = DeleteOptions(options.grace_s, entry.uid, options.resource_version, options.policy, options.dry_run)
+    await _mark(api, entry.uid, call, options)
+    # From here on it means this pod, not one of the same name that comes after it. Its version was checked.
+    options = DeleteOptions(options.grace_s, entry.uid, None, options.policy, options.dry_run)
     await api.deleter.delete(api.ports.kinds.by_key(PODS), target.namespace, target.name, options, call.request.user)
     return Reply(201, orjson.dumps(DONE))
 
@@ -105,6 +107,38 @@ def spent(budget: Object, pod: str, now: float) -> Object:
         raise _too_many(f"The disruption budget {name} needs {wanted} healthy pods and has {healthy} currently")
     disrupted[pod] = rfc3339(now)
     return {**status, "disruptionsAllowed": allowed - 1, "disruptedPods": disrupted}
+
+
+def marked(pod: Object, now: float) -> Object:
+    """The pod's status, saying that it is evicted: for owners that do not count such an end as a failure. Pure."""
+    status: Object = dict(pod.get("status") or {})
+    listed = [dict(each) for each in status.get("conditions") or ()]
+    old = next((each for each in listed if each.get("type") == TARGET), None)
+    same = old is not None and old.get("status") == "True"
+    fresh = {
+        "type": TARGET,
+        "status": "True",
+        "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting",
+        "lastTransitionTime": old["lastTransitionTime"] if old is not None and same else rfc3339(now),
+    }
+    status["conditions"] = [*(each for each in listed if each is not old), fresh]
+    return status
+
+
+async def _mark(api: Api, uid: str, call: Call, options: DeleteOptions) -> None:
+    """Write that before the pod is told to end. Raises ``ApiError``."""
+
+    def change(pod: Object) -> Object:
+        pod["status"] = marked(pod, api.ports.clock.now())
+        pod["metadata"].pop("resourceVersion", None)
+        if options.resource_version is not None:
+            pod["metadata"]["resourceVersion"] = options.resource_version
+        return pod
+
+    writing = WriteOptions(call.request.user, _MANAGER, dry_run=options.dry_run)
+    target, kind = call.request.target, api.ports.kinds.by_key(PODS)
+    await api.writer.update(kind, target.namespace, target.name, change, writing, "status", uid)
 
 
 def _too_many(why: str) -> ApiError:

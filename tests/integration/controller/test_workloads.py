@@ -13,6 +13,7 @@ from controller.api import eviction
 from controller.api.local import LocalClient
 from controller.api.status import ApiError
 from controller.kinds.kind import Object, ResourceKey
+from controller.reconcilers import conditions
 from controller.runtime import assembly
 from controller.runtime.resources import (
     CONFIG_MAPS,
@@ -30,6 +31,7 @@ from controller.runtime.resources import (
     SERVICE_ACCOUNTS,
 )
 from controller.scheduler.binding import Binder
+from controller.store.cache import Change
 from controller.store.entry import Entry
 from tests.integration.conftest import ApiServer
 from tests.support.hollow_hosts import HollowHosts
@@ -314,9 +316,15 @@ async def test_a_budget_is_spent_and_earned_back(world: World) -> None:
         return await kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body), check=False)
 
     await world.until(lambda: allowed() == 1)
+    seen: list[Change] = []
+    world.server.api.ports.cache.subscribe([PODS], seen.append)
     world.hosts.hold = {"busybox:1"}
     first, second, _ = world.pods()
     assert "Success" in await evict(first)
+    marks = (change for change in seen if change.entry.uid == first["metadata"]["uid"] and change.entry.deleting)
+    condition = conditions.find(next(marks).entry.decode()["status"]["conditions"], "DisruptionTarget")
+    assert condition is not None
+    assert condition["reason"] == "EvictionByEvictionAPI"
     assert "Cannot evict pod as it would violate the pod's disruption budget" in await evict(second)
     world.hosts.hold = set()
     world.hosts.look_again()

@@ -46,3 +46,11 @@ def test_pods_that_disrupt_nobody_need_no_budget() -> None:
 def test_an_empty_selector_covers_all_and_a_missing_one_nothing() -> None:
     budgets = [budget(1, selector={}), budget(1), budget(1, selector={"matchLabels": {"app": "other"}})]
     assert eviction.budgets_of(pod(app="x"), budgets) == budgets[:1]
+
+
+def test_an_evicted_pod_says_so_once() -> None:
+    first = eviction.marked(pod(), 0.0)
+    assert [each["type"] for each in first["conditions"]] == ["Ready", "DisruptionTarget"]
+    mark = first["conditions"][-1]
+    assert (mark["status"], mark["reason"]) == ("True", "EvictionByEvictionAPI")
+    assert eviction.marked({**pod(), "status": first}, 60.0) == first
