@@ -22,10 +22,19 @@ from common import upgrade
 from controller.api.api import Call, Routes
 from controller.api.links import rewrite_link, rewrite_page
 from controller.api.pod_tunnel import TunnelBroken, through
-from controller.api.proxy_target import Asked, Place, asked_of, direct, place_of_pod, places_of_service, subpath_of
+from controller.api.proxy_target import (
+    Asked,
+    Place,
+    asked_of,
+    direct,
+    place_of_pod,
+    places_of_service,
+    subpath_of,
+    unreachable,
+)
 from controller.api.request import Answer, Reply
 from controller.api.spherelets import CONNECT_TIMEOUT_S, UPGRADE_TIMEOUT_S, Spherelets
-from controller.api.status import not_found, unavailable
+from controller.api.status import not_found
 from controller.api.streams import PODS, relay_bytes
 from controller.kinds.kind import ResourceKey
 
@@ -133,10 +142,10 @@ class _Proxy:
         try:
             return await self._connect(call, place, exchange.run)
         except TimeoutError as err:
-            raise unavailable(f"error trying to reach service: dial tcp {authority}:{place.port}: i/o timeout") from err
+            raise unreachable(f"error trying to reach service: dial tcp {authority}:{place.port}: i/o timeout") from err
         except (OSError, aiohttp.ClientError) as err:
             cause = str(err) if isinstance(err, TunnelBroken) else _cause(err, f"{authority}:{place.port}")
-            raise unavailable(f"error trying to reach service: {cause}") from err
+            raise unreachable(f"error trying to reach service: {cause}") from err
 
     async def _connect(
         self, call: Call, place: Place, use: Callable[[socket.socket], Awaitable[web.StreamResponse]]

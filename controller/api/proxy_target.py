@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from controller.api.status import bad_request, unavailable
+from controller.api.status import ApiError, bad_request
 from controller.kinds.kind import Object
 
 SCHEMES: Final = ("http", "https")
@@ -86,7 +86,7 @@ def places_of_service(service: Object, slices: Iterable[Object], asked: Asked) -
         ports = (service.get("spec") or {}).get("ports") or ()
         named = [each.get("name") or "" for each in ports if each.get("port") == number]
         if not named:
-            raise unavailable(f'no service port {number} found for service "{name}"')
+            raise unreachable(f'no service port {number} found for service "{name}"')
         port_name = named[0]
     found = []
     for each in slices:
@@ -99,8 +99,13 @@ def places_of_service(service: Object, slices: Iterable[Object], asked: Asked) -
                 pod = reference.get("name", "") if reference.get("kind") == "Pod" else ""
                 found.append(Place(endpoint["addresses"][0], int(targets[0]), endpoint.get("nodeName") or "", pod))
     if not found:
-        raise unavailable(f'no endpoints available for service "{name}"')
+        raise unreachable(f'no endpoints available for service "{name}"')
     return found
+
+
+def unreachable(message: str) -> ApiError:
+    """503 as upstream says it: without a time to retry after, for which clients would wait again and again."""
+    return ApiError(503, "ServiceUnavailable", message)
 
 
 def direct(place: Place) -> Place:

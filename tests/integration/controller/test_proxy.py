@@ -215,3 +215,4 @@ async def test_what_cannot_be_reached_is_said(tmp_path: Path, api_server: ApiSer
                 got = await answer.json()
                 assert (got["kind"], answer.status) == ("Status", code), got
                 assert words in got["message"]
+                assert "Retry-After" not in answer.headers, "clients would try again for a while"
