@@ -6,7 +6,7 @@ Spec: kube ``pkg/apis/admissionregistration``, ``v1/defaults.go`` and ``validati
 from collections.abc import Callable
 from typing import Any, Final
 
-from controller.kinds import rules
+from controller.kinds import expressions, rules
 from controller.kinds.columns import AGE, UNKNOWN, at, computed, count, dig
 from controller.kinds.kind import Column, Kind, Object
 from controller.kinds.rules import Errors, invalid, required
@@ -110,9 +110,13 @@ def _conditions(obj: Object, path: str) -> Errors:
         if name in seen:
             errors.append(rules.duplicate(f"{here}.name", name))
         seen.add(name)
-        if not str(condition.get("expression") or "").strip():
-            errors.append(required(f"{here}.expression"))
+        errors += _expression(condition, here)
     return errors
+
+
+def _expression(obj: Object, path: str) -> Errors:
+    text = str(obj.get("expression") or "")
+    return expressions.check(f"{path}.expression", text) if text.strip() else [required(f"{path}.expression")]
 
 
 def _default_policy(policy: Object) -> None:
@@ -145,6 +149,8 @@ def _validate_policy(policy: Object) -> Errors:
         errors.append(required("spec.matchConstraints.resourceRules"))
     else:
         errors += _match(match, "spec.matchConstraints", "resourceRules")
+    for index, variable in enumerate(spec.get("variables") or []):
+        errors += _expression(variable, f"spec.variables[{index}]")
     return errors + _conditions(spec, "spec")
 
 
@@ -154,8 +160,19 @@ def _validate_validating(policy: Object) -> Errors:
     if not spec.get("validations") and not spec.get("auditAnnotations"):
         errors.append(required("spec.validations", "validations or auditAnnotations must be non-empty"))
     for index, each in enumerate(spec.get("validations") or []):
-        if not str(each.get("expression") or "").strip():
-            errors.append(required(f"spec.validations[{index}].expression", "expression is not specified"))
+        errors += _expression(each, f"spec.validations[{index}]")
+        if each.get("messageExpression"):
+            path = f"spec.validations[{index}].messageExpression"
+            errors += expressions.check(path, str(each["messageExpression"]))
+    return errors
+
+
+def _validate_mutating(policy: Object) -> Errors:
+    errors = _validate_policy(policy)
+    for index, each in enumerate(dig(policy, "spec.mutations", [])):
+        for field in ("applyConfiguration", "jsonPatch"):
+            if each.get(field) is not None:
+                errors += _expression(each[field], f"spec.mutations[{index}].{field}")
     return errors
 
 
@@ -221,7 +238,7 @@ KINDS: Final = (
         "mutatingadmissionpolicies",
         _MUTATIONS,
         default=_default_policy,
-        validate=_validate_policy,
+        validate=_validate_mutating,
     ),
     _kind(
         "MutatingAdmissionPolicyBinding",

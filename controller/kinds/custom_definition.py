@@ -7,7 +7,7 @@ import copy
 import re
 from typing import Any, Final
 
-from controller.kinds import custom_validation, rules
+from controller.kinds import custom_validation, expressions, rules
 from controller.kinds.columns import at, dig
 from controller.kinds.custom_schema import EMBEDDED, INT_OR_STRING, PRESERVE, fill, prune, subschemas
 from controller.kinds.jsonpath import InvalidPath, compile_path
@@ -236,6 +236,9 @@ def _structural(schema: Object, path: str, errors: Errors, *, root: bool = False
     ]
     _list(schema, path, errors)
     _values(schema, path, errors)
+    for index, each in enumerate(schema.get("x-kubernetes-validations") or []):
+        here, text = f"{path}.x-kubernetes-validations[{index}].rule", str(each.get("rule") or "").strip()
+        errors += expressions.check(here, text) if text else [required(here, "rule is not specified")]
     for below, there in subschemas(schema, path):
         deeper = logic or there.endswith(".not") or bool(re.search(r"\.(allOf|anyOf|oneOf)\[\d+\]$", there))
         if root and there in (

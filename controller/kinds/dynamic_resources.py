@@ -6,7 +6,7 @@ Spec: kube ``pkg/apis/resource``, ``v1/defaults.go`` and ``validation``.
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from controller.kinds import rules
+from controller.kinds import expressions, rules
 from controller.kinds.columns import AGE, at, computed, dig
 from controller.kinds.kind import Column, Kind, Object
 from controller.kinds.rules import Errors, invalid, required
@@ -49,9 +49,22 @@ def _validate(path: str) -> Callable[[Object], Errors]:
             if not request.get("deviceClassName"):
                 errors.append(required(f"{path}.requests.deviceClassName"))
             errors += rules.one_of(f"{path}.requests.allocationMode", request["allocationMode"], ("All", "ExactCount"))
+            errors += _selectors(request.get("selectors") or [], f"{path}.requests.selectors")
         return errors
 
     return validate
+
+
+def _selectors(selectors: list[Object], path: str) -> Errors:
+    errors: Errors = []
+    for index, selector in enumerate(selectors):
+        here, text = f"{path}[{index}].cel", dig(selector, "cel.expression")
+        errors += expressions.check(f"{here}.expression", str(text)) if text else [required(here)]
+    return errors
+
+
+def _validate_class(found: Object) -> Errors:
+    return _selectors(dig(found, "spec.selectors", []), "spec.selectors")
 
 
 def _immutable(obj: Object, old: Object) -> Errors:
@@ -110,7 +123,7 @@ def _kind(kind: str, plural: str, columns: tuple[Column, ...], **rest: Any) -> K
 
 
 KINDS: Final = (
-    _kind("DeviceClass", "deviceclasses", (AGE,), namespaced=False),
+    _kind("DeviceClass", "deviceclasses", (AGE,), namespaced=False, validate=_validate_class),
     _kind(
         "ResourceClaim",
         "resourceclaims",

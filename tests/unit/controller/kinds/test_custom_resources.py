@@ -58,13 +58,16 @@ def test_pruning_keeps_what_is_known_or_declared_free() -> None:
         "known": {"x": 1, "y": 1},
         "free": {"y": 1, "in": {"y": 1}},
         "map": {"any": {"x": 1, "y": 1}},
-        "embedded": {"apiVersion": "v1", "kind": "K", "metadata": {}, "spec": {}},
+        "embedded": {"apiVersion": "v1", "kind": "K", "metadata": {"name": "n", "nam": "n"}, "spec": {}},
         "list": [{"x": 1, "y": 1}],
         "extra": 1,
     }
     unknown: list[str] = []
     prune(value, schema, unknown, root=True)
-    assert sorted(unknown) == ["embedded.spec", "extra", "free.in.y", "known.y", "list[0].y", "map.any.y"]
+    assert sorted(unknown) == [
+        *("embedded.metadata.nam", "embedded.spec", "extra", "free.in.y", "known.y", "list[0].y", "map.any.y")
+    ]
+    assert value["embedded"]["metadata"] == {"name": "n"}
     assert value["free"] == {"y": 1, "in": {}}
     assert value["list"] == [{"x": 1}]
 
@@ -195,6 +198,7 @@ def test_storage_versions_are_remembered_and_may_not_vanish() -> None:
         ({"properties": {"a": {"type": "string", "pattern": "("}}}, "properties[a].pattern"),
         ({"properties": {"a": {"type": "string", "default": 1}}}, "properties[a].default"),
         ({"properties": {"metadata": {"type": "object", "required": ["x"]}}}, "properties[metadata]"),
+        ({"x-kubernetes-validations": [{"rule": "self.a >"}]}, "x-kubernetes-validations[0].rule"),
     ],
 )
 def test_schemas_must_be_structural(schema: Object, path: str) -> None:

@@ -137,6 +137,21 @@ def test_volumes_and_claims_are_pending() -> None:
             "webhooks[0].name",
         ),
         (
+            "admissionregistration.k8s.io/mutatingwebhookconfigurations",
+            {"webhooks": [{**WEBHOOK, "matchConditions": [{"name": "m", "expression": "a b"}]}]},
+            "webhooks[0].matchConditions[0].expression",
+        ),
+        (
+            "admissionregistration.k8s.io/validatingadmissionpolicies",
+            {"spec": {"matchConstraints": MATCH, "validations": [{"expression": "object."}]}},
+            "spec.validations[0].expression",
+        ),
+        (
+            "resource.k8s.io/deviceclasses",
+            {"spec": {"selectors": [{"cel": {"expression": "("}}]}},
+            "spec.selectors[0].cel.expression",
+        ),
+        (
             "admissionregistration.k8s.io/validatingadmissionpolicybindings",
             {"spec": {"policyName": "p"}},
             "spec.validationActions",
