@@ -47,6 +47,7 @@ _VIEWED: Final = (
     _rule("batch", "cronjobs cronjobs/status jobs jobs/status", _READ),
     _rule("policy", "poddisruptionbudgets poddisruptionbudgets/status", _READ),
     _rule("networking.k8s.io", "ingresses ingresses/status networkpolicies networkpolicies/status", _READ),
+    _rule("resource.k8s.io", "resourceclaims resourceclaims/status resourceclaimtemplates", _READ),
     _rule("network.sphere.io", "ports", _READ),
     _rule("metrics.k8s.io", "pods nodes", _READ),
 )
@@ -72,6 +73,7 @@ _EDITED: Final = (
     _rule("batch", "cronjobs jobs", _WRITE),
     _rule("policy", "poddisruptionbudgets", _WRITE),
     _rule("networking.k8s.io", "ingresses networkpolicies", _WRITE),
+    _rule("resource.k8s.io", "resourceclaims resourceclaimtemplates", _WRITE),
     _rule("coordination.k8s.io", "leases", (*_READ, *_WRITE)),
 )
 _ADMINISTERED: Final = (

@@ -32,6 +32,7 @@ def test_view_edit_and_admin_aggregate() -> None:
     viewer, editor, admin = User("view"), User("edit"), User("admin")
     assert can(index, viewer, "list", "pods")
     assert not can(index, viewer, "get", "secrets")
+    assert can(index, viewer, "get", "resourceclaims", "resource.k8s.io")
     assert can(index, editor, "get", "secrets")
     assert can(index, editor, "list", "pods")
     assert not can(index, editor, "create", "roles", "rbac.authorization.k8s.io")
