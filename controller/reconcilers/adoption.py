@@ -1,7 +1,7 @@
 """Who belongs to a controller: what it owns and still selects; orphans it may adopt; what it must let go. Pure.
 
-Follows ``ControllerRefManager`` of Kubernetes: a controller that is being deleted adopts nothing, and nothing that is
-being deleted is adopted or released.
+Follows ``ControllerRefManager`` of Kubernetes: a controller that is being deleted adopts and releases nothing, and
+nothing that is being deleted is adopted. It is released, though: who does not know it must not hold it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +48,7 @@ def claim(
             continue
         if selector.matches(entry.labels):
             owned.append(obj)
-        elif not entry.deleting:
+        elif not pods.is_deleting(owner):
             rest = [each for each in obj["metadata"]["ownerReferences"] if each.get("uid") != meta["uid"]]
             writes.append(owner_patch(resource, obj, rest))
     if not pods.is_deleting(owner):

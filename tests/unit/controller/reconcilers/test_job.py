@@ -115,6 +115,18 @@ def test_lets_go_of_a_pod_that_it_no_longer_selects_and_makes_another() -> None:
     assert len([pod for pod in model.active() if owners.controller_of(pod)]) == 2
 
 
+def test_a_pod_that_it_does_not_know_any_more_is_not_kept_from_going() -> None:
+    model = job(2, 2)
+    model.settle()
+    astray = model.active()[0]
+    leaving = {**astray["metadata"], "labels": {}, "deletionTimestamp": rfc3339(model.registry.now)}
+    model.registry.put(PODS, {**astray, "metadata": leaving})
+    model.settle()
+    stray = f"stray pod d/{astray['metadata']['name']}"
+    model.registry.settle(lambda: [(model.reconciler, stray)])
+    assert model.registry.get(PODS, "d", astray["metadata"]["name"]) is None
+
+
 def test_no_pods_ready_or_leaving_is_said_with_a_zero() -> None:
     """Clients read the two as numbers that are always there."""
     model = job(2, 2)
