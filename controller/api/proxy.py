@@ -11,6 +11,7 @@ import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
 import aiohttp
@@ -37,6 +38,7 @@ from controller.api.spherelets import CONNECT_TIMEOUT_S, UPGRADE_TIMEOUT_S, Sphe
 from controller.api.status import not_found
 from controller.api.streams import PODS, relay_bytes
 from controller.kinds.kind import ResourceKey
+from controller.store.cache import Cache
 
 SERVICES: Final = ResourceKey("", "services")
 SLICES: Final = ResourceKey("discovery.k8s.io", "endpointslices")
@@ -126,9 +128,7 @@ class _Proxy:
             if each.labels.get(SERVICE_NAME) == asked.name and not each.deleting
         ]
         place = random.choice(places_of_service(entry.decode(), slices, asked))
-        pod = cache.get(PODS, target.namespace, place.pod) if place.pod else None
-        reached = pod is not None and not (pod.decode().get("spec") or {}).get("hostNetwork")
-        return await self._serve(call, asked, place if reached else direct(place))
+        return await self._serve(call, asked, _reached(cache, target.namespace, place))
 
     async def _serve(self, call: Call, asked: Asked, place: Place) -> Answer:
         http: web.BaseRequest = call.request.http
@@ -160,6 +160,19 @@ class _Proxy:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await asyncio.get_running_loop().sock_connect(made, (place.address, place.port))
             return await use(made)
+
+
+def _reached(cache: Cache, namespace: str, place: Place) -> Place:
+    """An endpoint as it is reached: through its pod's host, or from here where it is no pod's of the namespace."""
+    if place.pod:
+        entry = cache.get(PODS, namespace, place.pod)
+    else:
+        found = (each for each in cache.list(PODS, namespace) if each.fields.get("status.podIP") == place.address)
+        entry = next(found, None)
+    spec = (entry.decode().get("spec") or {}) if entry is not None else {}
+    if entry is None or spec.get("hostNetwork"):
+        return direct(place)
+    return replace(place, pod=entry.name, node=spec.get("nodeName") or "")
 
 
 def _cause(err: BaseException, where: str) -> str:

@@ -80,6 +80,7 @@ def objects(host_port: int, port: int, tls_port: int) -> list[tuple[str, str, di
         "addresses": addresses,
         "daemonEndpoints": {"kubeletEndpoint": {"Port": host_port}},
     }
+    no_status: dict[str, object] = {}
     endpoint = {"addresses": ["10.64.0.9"], "nodeName": "host-1", "targetRef": {"kind": "Pod", "name": "web"}}
     pod_spec = {"nodeName": "host-1", "containers": [container]}
     shop = "/api/v1/namespaces/shop"
@@ -94,18 +95,27 @@ def objects(host_port: int, port: int, tls_port: int) -> list[tuple[str, str, di
             {"phase": "Running", "podIP": "10.64.0.9"},
         ),
         (f"{shop}/services", "site", {"kind": "Service", "metadata": {"name": "site"}, "spec": {"ports": ports}}, {}),
-        (f"{shop}/services", "empty", {"kind": "Service", "metadata": {"name": "empty"}, "spec": {"ports": ports}}, {}),
         (
-            "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices",
-            "site-1",
-            {
-                "kind": "EndpointSlice",
-                "metadata": {"name": "site-1", "labels": {"kubernetes.io/service-name": "site"}},
-                "addressType": "IPv4",
-                "endpoints": [endpoint],
-                "ports": [{"name": "web", "port": port}, {"name": "tls", "port": tls_port}],
-            },
+            f"{shop}/services",
+            "by-hand",
+            {"kind": "Service", "metadata": {"name": "by-hand"}, "spec": {"ports": ports}},
             {},
+        ),
+        (f"{shop}/services", "empty", {"kind": "Service", "metadata": {"name": "empty"}, "spec": {"ports": ports}}, {}),
+        *(
+            (
+                "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices",
+                f"{service}-1",
+                {
+                    "kind": "EndpointSlice",
+                    "metadata": {"name": f"{service}-1", "labels": {"kubernetes.io/service-name": service}},
+                    "addressType": "IPv4",
+                    "endpoints": [each],
+                    "ports": [{"name": "web", "port": port}, {"name": "tls", "port": tls_port}],
+                },
+                no_status,
+            )
+            for service, each in (("site", endpoint), ("by-hand", {"addresses": endpoint["addresses"]}))
         ),
     ]
 
@@ -143,7 +153,13 @@ async def site(folder: Path, server: ApiServer) -> AsyncIterator[Site]:
 
 async def test_every_method_arrives_with_its_path_query_and_body(tmp_path: Path, api_server: ApiServer) -> None:
     async with site(tmp_path, api_server) as here:
-        for what in ("pods/web", f"pods/web:{here.port}", "services/site:web", "services/http:site:80"):
+        for what in (
+            "pods/web",
+            f"pods/web:{here.port}",
+            "services/site:web",
+            "services/http:site:80",
+            "services/by-hand:web",
+        ):
             for method in ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"):
                 target = here.path(f"{what}/proxy/some%2Fpath//with/?a=b%20c&a=d")
                 body = b"x" * 5_000_000 if method == "PUT" else None
