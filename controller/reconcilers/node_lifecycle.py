@@ -123,7 +123,8 @@ def _unknown(listed: Sequence[Mapping[str, object]] | None, now: float) -> list[
 
 
 def _taints(node: Object, ready: str, listed: Sequence[Mapping[str, object]], now: float) -> list[Object]:
-    """The node's taints with ours brought in line; those that stay keep ``timeAdded``."""
+    """The node's taints with ours brought in line. Those that stay keep ``timeAdded``; what is tolerated for a while
+    gets one."""
     spec = node.get("spec") or {}
     have: list[Object] = spec.get("taints") or []
     wanted: list[tuple[str, str]] = []
@@ -136,6 +137,10 @@ def _taints(node: Object, ready: str, listed: Sequence[Mapping[str, object]], no
     wanted += [(key, "NoSchedule") for kind, key in _PRESSURE.items() if conditions.is_true(listed, kind)]
     kept = [each for each in have if each["key"] not in _OURS or (each["key"], each["effect"]) in wanted]
     known = {(each["key"], each["effect"]) for each in kept}
+    kept = [
+        {**each, "timeAdded": rfc3339(now)} if each["effect"] == "NoExecute" and not each.get("timeAdded") else each
+        for each in kept
+    ]
     return kept + [
         {"key": key, "effect": effect, "timeAdded": rfc3339(now)}
         for key, effect in wanted
@@ -210,5 +215,12 @@ def _tolerated_for_s(pod: Object, taint: Object, now: float) -> float:
     numbers = [float(each) for each in limits if each is not None]
     if not numbers:
         return float("inf")
-    since = parse_rfc3339(taint["timeAdded"]) if taint.get("timeAdded") else now
-    return since + max(0.0, min(numbers)) - now
+    added = parse_rfc3339(taint["timeAdded"]) if taint.get("timeAdded") else now
+    return max(added, _bound_at(pod)) + max(0.0, min(numbers)) - now
+
+
+def _bound_at(pod: Object) -> float:
+    """When the pod came to its node, in seconds since the epoch: it has borne no taint longer than that."""
+    scheduled = conditions.find((pod.get("status") or {}).get("conditions"), "PodScheduled") or {}
+    stamp = scheduled.get("lastTransitionTime")
+    return max(pods.created_at(pod), parse_rfc3339(str(stamp)) if stamp else 0.0)

@@ -116,6 +116,37 @@ def test_nobody_is_called_dead_for_a_pause_of_ours() -> None:
     assert found.plan(reconciler, "/n1").writes
 
 
+def test_tolerance_is_timed_from_when_pod_and_taint_met() -> None:
+    found, reconciler = node_world()
+    key = "example.com/maintenance"
+    found.put(NODES, {**node(found), "spec": {"taints": [{"key": key, "effect": "NoExecute"}]}})  # as kubectl does
+
+    def put(name: str, seconds: int | None) -> None:
+        wanted = {"key": key, "operator": "Exists", **({} if seconds is None else {"tolerationSeconds": seconds})}
+        bound = {"type": "PodScheduled", "status": "True", "lastTransitionTime": rfc3339(found.now)}
+        spec = {"nodeName": "n1", "containers": [], "tolerations": [wanted]}
+        found.put(PODS, thing("Pod", name, "d", spec=spec, status={"phase": "Running", "conditions": [bound]}))
+
+    def left() -> list[str]:
+        for name in ("n1", "n2"):
+            lease(found, name)
+        found.settle(lambda: [(reconciler, "/n1")])
+        return sorted(each.name for each in found.list(PODS))
+
+    put("brief", 5)
+    put("long", 20)
+    put("always", None)
+    assert left() == ["always", "brief", "long"], "p tolerates none of it"
+    assert node(found)["spec"]["taints"][0]["timeAdded"] == rfc3339(found.now)
+    found.now += 6
+    assert left() == ["always", "long"]
+    found.now += 10
+    put("late", 5)
+    assert left() == ["always", "late", "long"]
+    found.now += 6
+    assert left() == ["always"]
+
+
 def test_a_cordoned_node_is_tainted() -> None:
     found, reconciler = node_world()
     found.put(NODES, {**node(found), "spec": {"unschedulable": True}})
