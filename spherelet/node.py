@@ -13,7 +13,7 @@ import orjson
 from cri_api.v1 import api_pb2, api_pb2_grpc
 
 from common.clock import Clock, rfc3339_micro
-from common.errors import SphereError
+from common.errors import Retryable, SphereError
 from common.kube import KubeClient, KubeError
 from common.logs import logger
 from spherelet import node_status
@@ -184,8 +184,9 @@ class Node:
             if err.code != 404:
                 raise
             meta: Object = {"name": host, "namespace": "kube-node-lease"}
-            if self._uid:
-                meta["ownerReferences"] = [{"apiVersion": "v1", "kind": "Node", "name": host, "uid": self._uid}]
+            if not self._uid:
+                raise Retryable(f"node {host} is not registered yet: its lease goes with it") from err
+            meta["ownerReferences"] = [{"apiVersion": "v1", "kind": "Node", "name": host, "uid": self._uid}]
             body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
             await self._kube.create(LEASE_PATH, body)
 

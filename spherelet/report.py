@@ -211,7 +211,9 @@ def _closed_gates(want: PodView) -> str:
 
 
 def _container(want: PodView, container: ContainerView, seen: Observed, around: Surroundings) -> Object:
-    attempts = [each for each in seen.containers.get(container.name, ()) if each.started_at or each.exit is None]
+    every = seen.containers.get(container.name, ())
+    # An attempt that is being made counts once it runs: who sees a restart counted may expect to see it running.
+    attempts = [each for each in every if each.started_at] or [each for each in every if each.exit is None]
     last = attempts[-1] if attempts else None
     old = _old(want, container)
     image = seen.images.get(container.name)

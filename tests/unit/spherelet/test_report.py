@@ -102,6 +102,14 @@ def test_a_restart_keeps_how_the_last_attempt_ended() -> None:
     assert "running" in main["state"]
 
 
+def test_a_restart_counts_once_it_runs() -> None:
+    first = attempt(0, started_at=NOW - 9, exit=Exit(3, NOW - 8, "Error"), reaped=True)
+    making = replace(SEEN, containers={"main": (first, attempt(1))})
+    main = report.status(a_pod(), making, AROUND)["containerStatuses"][0]
+    assert (main["restartCount"], main["containerID"]) == (0, "sphere://id0")
+    assert main["state"]["terminated"]["exitCode"] == 3
+
+
 def test_a_finished_pod() -> None:
     done = attempt(started_at=NOW - 2, exit=Exit(0, NOW, "Completed"))
     body = report.status(a_pod(restartPolicy="Never"), replace(SEEN, containers={"main": (done,)}), AROUND)
