@@ -18,6 +18,19 @@ _SCOPES: Final = (
     "VolumeAttributesClass",
 )
 _OPPOSITES: Final = (frozenset(("BestEffort", "NotBestEffort")), frozenset(("Terminating", "NotTerminating")))
+_OF_PODS: Final = frozenset(
+    (
+        *("cpu", "limits.cpu", "limits.memory", "memory", "pods", "requests.cpu", "requests.memory"),
+        *("ephemeral-storage", "limits.ephemeral-storage", "requests.ephemeral-storage"),
+    )
+)
+_OF_CLAIMS: Final = frozenset(("persistentvolumeclaims", "requests.storage"))
+_COUNTED: Final = frozenset(
+    (
+        *("configmaps", "replicationcontrollers", "resourcequotas", "secrets", "services"),
+        *("services.loadbalancers", "services.nodeports"),
+    )
+)
 _TYPES: Final = ("Container", "PersistentVolumeClaim", "Pod")
 _OPERATORS: Final = ("DoesNotExist", "Exists", "In", "NotIn")
 
@@ -31,6 +44,10 @@ def _validate_quota(quota: Object) -> Errors:
     scopes = spec.get("scopes") or []
     for index, scope in enumerate(scopes):
         errors += rules.one_of(f"spec.scopes[{index}]", scope, _SCOPES)
+    for scope in scopes:
+        strange = sorted(set(spec.get("hard") or {}) & (_OF_PODS | _OF_CLAIMS | _COUNTED) - _scoped(scope))
+        if strange:
+            errors.append(invalid("spec.scopes", scopes, f"unsupported scope applied to resource {', '.join(strange)}"))
     for pair in _OPPOSITES:
         if pair <= set(scopes):
             errors.append(invalid("spec.scopes", scopes, "conflicting scopes"))
@@ -43,6 +60,13 @@ def _validate_quota(quota: Object) -> Errors:
                 rules.required(f"{here}.values", "must be at least one value when `operator` is 'In' or 'NotIn'")
             )
     return errors
+
+
+def _scoped(scope: str) -> frozenset[str]:
+    """What a quota of this scope may limit: only pods have most scopes, and pods without requests use no amounts."""
+    if scope == "BestEffort":
+        return frozenset(("pods",))
+    return _OF_CLAIMS if scope == "VolumeAttributesClass" else _OF_PODS
 
 
 def _validate_quota_update(quota: Object, old: Object) -> Errors:

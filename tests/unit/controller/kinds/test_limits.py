@@ -144,6 +144,21 @@ def test_one_bound_lends_itself_to_the_defaults() -> None:
     assert (item["default"], item["defaultRequest"]) == ({"cpu": "2"}, {"cpu": "2", "memory": "1Mi"})
 
 
+@pytest.mark.parametrize(
+    ("scope", "hard", "fits"),
+    [
+        ("BestEffort", {"pods": "1"}, True),
+        ("BestEffort", {"pods": "1", "cpu": "1"}, False),
+        ("NotBestEffort", {"requests.memory": "1", "example.com/things": "1"}, True),
+        ("Terminating", {"configmaps": "1"}, False),
+        ("VolumeAttributesClass", {"persistentvolumeclaims": "1"}, True),
+    ],
+)
+def test_a_scope_limits_what_has_it(scope: str, hard: Object, fits: bool) -> None:
+    found = [error.detail for error in RESOURCE_QUOTA.validate(quota(hard, scopes=[scope]))]
+    assert (found == []) is fits, found
+
+
 def test_contradictions_are_refused() -> None:
     made = a_range(min={"cpu": "2"}, max={"cpu": "1"})
     assert "min value 2 is greater than max value 1" in [error.detail for error in LIMIT_RANGE.validate(made)]
