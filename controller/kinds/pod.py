@@ -12,6 +12,12 @@ from controller.kinds.pod_status import ready, restarts, status_text
 from controller.kinds.rules import Errors, forbidden, invalid
 
 _GRACE_S: Final = 30
+_GATED: Final = {
+    "type": "PodScheduled",
+    "status": "False",
+    "reason": "SchedulingGated",
+    "message": "Scheduling is blocked due to non-empty scheduling gates",
+}
 _IMMUTABLE_DETAIL: Final = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
     "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
@@ -55,6 +61,8 @@ def _compute(amounts: Object | None) -> dict[str, object]:
 
 def _prepare_create(pod: Object) -> None:
     pod["status"] = {"phase": "Pending", "qosClass": qos_class(pod.get("spec") or {})}
+    if dig(pod, "spec.schedulingGates"):
+        pod["status"]["conditions"] = [dict(_GATED)]
 
 
 def _prepare_update(pod: Object, old: Object) -> None:

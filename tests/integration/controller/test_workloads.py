@@ -30,6 +30,7 @@ from controller.runtime.resources import (
     SEGMENTS,
     SERVICE_ACCOUNTS,
 )
+from controller.runtime.writes import MERGE_PATCH
 from controller.scheduler.binding import Binder
 from controller.store.cache import Change
 from controller.store.entry import Entry
@@ -466,3 +467,20 @@ async def test_a_pod_that_wants_a_taken_port_of_its_host_has_failed_before_it_be
     await world.until(lambda: len(world.entries(PORTS)) == 2)
     owners = {entry.decode()["spec"]["podName"] for entry in world.entries(PORTS)}
     assert owners == {"first", "other"}
+
+
+async def test_a_gated_pod_is_placed_when_its_last_gate_opens(world: World) -> None:
+    def scheduled() -> Any:
+        return conditions.find((world.pods()[0].get("status") or {}).get("conditions"), "PodScheduled")
+
+    gates = [{"name": "one.org/a"}, {"name": "one.org/b"}]
+    spec = {"schedulingGates": gates, "containers": [{"name": "c", "image": "i"}]}
+    meta = {"name": "p", "namespace": "default"}
+    await world.until(lambda: world.entries(SERVICE_ACCOUNTS, "default"))
+    await world.server.local.create(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+    await world.until(lambda: world.pods() and scheduled()["reason"] == "SchedulingGated")
+    for left in (gates[:1], []):
+        assert not world.pods()[0]["spec"].get("nodeName")
+        change = {"spec": {"schedulingGates": left or None}}
+        await world.server.local.patch(PODS, "default", "p", change, MERGE_PATCH)
+    await world.until(lambda: scheduled()["status"] == "True")

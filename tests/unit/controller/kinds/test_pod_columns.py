@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from controller.kinds import columns
+from controller.kinds.kind import ResourceKey
 from controller.kinds.pod_status import ready, status_text
+from controller.kinds.registry import REGISTRY
 
 RUNNING = {"name": "c", "ready": True, "state": {"running": {}}}
 
@@ -54,3 +56,14 @@ def test_ready_counts_running_and_ready_containers() -> None:
 )
 def test_human_duration(seconds: float, text: str) -> None:
     assert columns.human_duration(seconds) == text
+
+
+def test_a_gated_pod_says_from_the_start_that_nobody_schedules_it() -> None:
+    kind = REGISTRY.by_key(ResourceKey("", "pods"))
+    gated: dict[str, Any] = {"metadata": {"name": "p"}, "spec": {"schedulingGates": [{"name": "a.b/c"}]}}
+    kind.prepare_create(gated)
+    assert status_text(gated) == "SchedulingGated"
+    assert gated["status"]["conditions"][0]["type"] == "PodScheduled"
+    free: dict[str, Any] = {"metadata": {"name": "p"}, "spec": {}}
+    kind.prepare_create(free)
+    assert "conditions" not in free["status"]
