@@ -141,7 +141,8 @@ async def test_node_pod_logs_exec_and_failing_agent(containerd: Path, tmp_path: 
         try:
             await world.eventually(lambda: objects.condition("Ready").get("status") == "True", what=str(objects.node))
             assert objects.node["status"]["nodeInfo"]["containerRuntimeVersion"].startswith("containerd://1.")
-            assert objects.lease["spec"]["holderIdentity"] == "thost"
+            await world.eventually(lambda: objects.lease.get("spec", {}).get("holderIdentity") == "thost")
+            assert [each["uid"] for each in objects.lease["metadata"]["ownerReferences"]] == ["node-uid"]
             await run_a_pod(world, api, authority, port)
             before = len(api.status_writes["web"])
             task.cancel()
