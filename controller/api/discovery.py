@@ -33,6 +33,13 @@ _SUBRESOURCE_KINDS = {
 }
 
 
+def _special(kind: Kind, subresource: str) -> tuple[str, str, str] | None:
+    """(group, version, kind) of a subresource that is not its resource's own kind."""
+    if subresource == "proxy":
+        return kind.group, kind.version, f"{kind.kind}ProxyOptions"
+    return _SUBRESOURCE_KINDS.get(subresource)
+
+
 def version() -> Object:
     """``version.Info``."""
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
@@ -112,8 +119,9 @@ def _resource(kind: Kind) -> Object:
 
 def _subresource(kind: Kind, name: str) -> Object:
     made: Object = {"name": f"{kind.plural}/{name}", "singularName": "", "namespaced": kind.namespaced}
-    if name in _SUBRESOURCE_KINDS:
-        group_name, version_name, kind_name = _SUBRESOURCE_KINDS[name]
+    special = _special(kind, name)
+    if special is not None:
+        group_name, version_name, kind_name = special
         if group_name:
             made["group"] = group_name
         made["version"] = version_name
@@ -159,7 +167,7 @@ def _aggregated_resource(kind: Kind) -> Object:
 
 
 def _aggregated_subresource(kind: Kind, name: str) -> Object:
-    group_name, version_name, kind_name = _SUBRESOURCE_KINDS.get(name, (kind.group, kind.version, kind.kind))
+    group_name, version_name, kind_name = _special(kind, name) or (kind.group, kind.version, kind.kind)
     return {
         "subresource": name,
         "responseKind": {"group": group_name, "version": version_name, "kind": kind_name},

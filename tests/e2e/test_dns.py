@@ -1,5 +1,6 @@
 """Names, as pods ask for them: services, pods of headless services, aliases, reverse names, ports."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,6 +77,38 @@ def test_ports_have_srv_records(net: Net) -> None:
     said = lookup(net, f"_http._tcp.peers.{base}", "srv")
     for name in ("one", "two", "three"):
         assert f"0 100 8080 {name}.peers.{base}" in said
+
+
+def test_a_pod_without_a_host_name_is_named_by_its_address(net: Net) -> None:
+    net.run(server_pod("plain", None, {"tier": "plain"}))
+    ports = [{"name": "http", "port": 8080}]
+    net.kubectl.apply(service("plain", selector={"tier": "plain"}, clusterIP="None", ports=ports))
+    net.realized("service/plain")
+    address = net.addresses()["plain"]
+    base = f"plain.{net.namespace}.svc.cluster.local"
+    name = f"{address.replace('.', '-')}.{base}"
+    assert net.answer("one", f"tcp:{name}:8080", timeout_s=3).startswith("plain ")
+    assert f"0 100 8080 {name}" in lookup(net, f"_http._tcp.{base}", "srv")
+    assert name in lookup(net, reverse(address), "ptr")
+
+
+def test_a_service_changes_its_type_and_its_name_leads_elsewhere(net: Net, eventually: Any) -> None:
+    ports = [{"name": "http", "port": 80, "targetPort": 8080}]
+    net.kubectl.apply(service("turn", type="NodePort", selector=WEB, ports=ports))
+    base = f"{net.namespace}.svc.cluster.local"
+
+    def turn(**spec: Any) -> None:
+        net.kubectl("patch", "service", "turn", "-p", json.dumps({"spec": spec}))
+
+    turn(type="ExternalName", externalName=f"web.{base}")
+    target = net.kubectl.get("service", "web")["spec"]["clusterIP"]
+    eventually(lambda: target in lookup(net, f"turn.{base}"), timeout_s=5)
+    assert "clusterIP" not in net.kubectl.get("service", "turn")["spec"]
+    turn(type="ClusterIP")
+    own = net.kubectl.get("service", "turn")["spec"]["clusterIP"]
+    eventually(lambda: own in lookup(net, f"turn.{base}"), timeout_s=5)
+    eventually(lambda: names([net.answer("one", "tcp:turn:80", timeout_s=3)]) <= {"one", "two", "three"}, timeout_s=5)
+    net.kubectl("delete", "service", "turn")
 
 
 def test_an_external_name_is_an_alias(net: Net) -> None:

@@ -232,3 +232,13 @@ async def test_what_cannot_be_reached_is_said(tmp_path: Path, api_server: ApiSer
                 assert (got["kind"], answer.status) == ("Status", code), got
                 assert words in got["message"]
                 assert "Retry-After" not in answer.headers, "clients would try again for a while"
+
+
+async def test_discovery_names_the_options_of_proxies(api_server: ApiServer) -> None:
+    listed = json.loads(await api_server.kubectl("get", "--raw", "/api/v1"))["resources"]
+    found = {each["name"]: each["kind"] for each in listed if each["name"].endswith("/proxy")}
+    assert found == {
+        "nodes/proxy": "NodeProxyOptions",
+        "pods/proxy": "PodProxyOptions",
+        "services/proxy": "ServiceProxyOptions",
+    }
