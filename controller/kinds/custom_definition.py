@@ -33,7 +33,7 @@ def versions(definition: Object) -> list[Object]:
 
 def storage_version(definition: Object) -> str:
     """Name of the version that is stored."""
-    return next((str(each["name"]) for each in versions(definition) if each.get("storage")), "")
+    return next((str(each.get("name") or "") for each in versions(definition) if each.get("storage")), "")
 
 
 def _default(definition: Object) -> None:

@@ -176,6 +176,12 @@ def test_what_is_stored_in_another_version_is_brought_up_to_date() -> None:
     assert not complete(kind, stored)
 
 
+def test_a_version_without_a_name_is_refused_not_failed_on() -> None:
+    made = definition(versions=[{"storage": True, "served": True, "schema": {"openAPIV3Schema": {"type": "object"}}}])
+    CUSTOM_RESOURCE_DEFINITION.prepare_create(made)
+    assert "spec.versions[0].name" in [error.path for error in CUSTOM_RESOURCE_DEFINITION.validate(made)]
+
+
 def test_storage_versions_are_remembered_and_may_not_vanish() -> None:
     old = definition()
     assert old["status"]["storedVersions"] == ["v1"]
