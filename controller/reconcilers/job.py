@@ -54,6 +54,10 @@ class JobReconciler:
         if job is None or job["spec"].get("managedBy", CONTROLLER) != CONTROLLER:
             return NOTHING_TO_DO
         members = claim(view, job, PODS, from_label_selector(job["spec"].get("selector")))
+        if pods.is_deleting(job) and (unknown := _unselected(view, job, members.owned)):
+            return Plan(
+                tuple(_without_finalizer(pod) for pod in unknown), None, "let go of pods that it does not select"
+            )
         tally = job_tally.take(job, members.owned)
         if job_outcome.has_ended(job):
             tracked = [pod for pod in members.owned if job_tally.has_finalizer(pod)]
@@ -80,6 +84,13 @@ class JobReconciler:
             steps = [EmitEvent(job, "Warning", "FailedCreate", f"Error creating: {failure.message}"), *reports, *steps]
         writes = [*members.writes, *(_without_finalizer(pod) for pod in tally.release), *steps]
         return Plan(tuple(writes), min(waits, default=None), f"{tally.succeeded} succeeded, {tally.failed} failed")
+
+
+def _unselected(view: View, job: Object, owned: Sequence[Object]) -> list[Object]:
+    """Pods that name the job and are not selected by it: a job that goes releases them no more, nor counts them."""
+    known = {pod["metadata"]["uid"] for pod in owned}
+    found = (view.decode(each) for each in view.owned(job["metadata"]["uid"]) if each.resource == PODS)
+    return [pod for pod in found if pod["metadata"]["uid"] not in known and job_tally.has_finalizer(pod)]
 
 
 def _let_go_stray(view: View, namespace: str, name: str) -> Plan:

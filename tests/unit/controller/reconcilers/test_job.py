@@ -127,6 +127,20 @@ def test_a_pod_that_it_does_not_know_any_more_is_not_kept_from_going() -> None:
     assert model.registry.get(PODS, "d", astray["metadata"]["name"]) is None
 
 
+def test_a_job_on_its_way_out_holds_no_pod_that_it_does_not_select() -> None:
+    model = job(2, 2)
+    model.settle()
+    astray = model.active()[0]
+    model.registry.put(PODS, {**astray, "metadata": {**astray["metadata"], "labels": {}}})
+    obj = model.object()
+    leaving = {"deletionTimestamp": rfc3339(model.registry.now), "finalizers": ["foregroundDeletion"]}
+    model.registry.put(JOBS, {**obj, "metadata": {**obj["metadata"], **leaving}})
+    model.settle()
+    left = model.registry.get(PODS, "d", astray["metadata"]["name"])
+    assert left is not None
+    assert not job_tally.has_finalizer(left.decode())
+
+
 def test_no_pods_ready_or_leaving_is_said_with_a_zero() -> None:
     """Clients read the two as numbers that are always there."""
     model = job(2, 2)
