@@ -125,6 +125,7 @@ class _Reviews:
     async def token_request(self, call: Call) -> Answer:
         obj = await self._read(call, "TokenRequest", AUTHN)
         namespace, name = call.request.target.namespace, call.request.target.name
+        await call.api.ports.fresh()
         account = call.api.ports.cache.get(SERVICE_ACCOUNTS, namespace, name)
         if account is None:
             raise not_found(SERVICE_ACCOUNTS, name)

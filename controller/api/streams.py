@@ -100,8 +100,9 @@ class _Relay:
     def __init__(self, spherelets: Spherelets) -> None:
         self._spherelets = spherelets
 
-    def _pod(self, call: Call) -> Object:
+    async def _pod(self, call: Call) -> Object:
         target = call.request.target
+        await call.api.ports.fresh()
         entry = call.api.ports.cache.get(PODS, target.namespace, target.name)
         if entry is None:
             raise not_found(PODS, target.name)
@@ -114,7 +115,7 @@ class _Relay:
         return self._spherelets.endpoint(node)
 
     async def log(self, call: Call) -> Answer:
-        request, pod = call.request, self._pod(call)
+        request, pod = call.request, await self._pod(call)
         container = pick_container(pod, request.text("container"))
         state, reason = container_state(pod, container)
         where = f'container "{container}" in pod "{pod["metadata"]["name"]}"'
@@ -143,7 +144,7 @@ class _Relay:
         return await self._command(call, "attach")
 
     async def _command(self, call: Call, verb: str) -> Answer:
-        request, pod = call.request, self._pod(call)
+        request, pod = call.request, await self._pod(call)
         phase = (pod.get("status") or {}).get("phase")
         if phase in ("Succeeded", "Failed"):
             raise bad_request(f"cannot {verb} into a container in a completed pod; current phase is {phase}")
@@ -155,7 +156,7 @@ class _Relay:
         return await self._upgrade(call, self._endpoint(pod), path, query)
 
     async def port_forward(self, call: Call) -> Answer:
-        request, pod = call.request, self._pod(call)
+        request, pod = call.request, await self._pod(call)
         query = [(key, value) for key in ("ports", "port") for value in request.query.get(key, ())]
         path = f"/portForward/{request.target.namespace}/{request.target.name}"
         return await self._upgrade(call, self._endpoint(pod), path, query)
