@@ -26,6 +26,7 @@ from spherelet.runtime.spec import STDIN_ONCE
 
 CREATE_TIMEOUT_S = 120.0
 COMMAND_TIMEOUT_S = 60.0
+EARLIER_START_S = 5.0
 UNKNOWN_STATUS = 137
 LOG_BYTES_MAX = 10 << 20
 
@@ -116,9 +117,11 @@ class Runtime:
     async def start(self, pod_uid: str, name: str) -> ContainerState:
         """Let the created container run. Raises ``RuntimeFailed`` (``StartError``)."""
         current = self._require(pod_uid, name)
+        cut_short = (current.directory / "starting").exists()
         (current.directory / "starting").touch(mode=0o600)
-        ended = await process.run([*self.command(current.handler), "start", current.id], self._env, COMMAND_TIMEOUT_S)
-        if ended.code != 0 and not await self._is_running(current):
+        argv = [*self.command(current.handler), "start", current.id]
+        ended = await process.run(argv, self._env, COMMAND_TIMEOUT_S)
+        if ended.code != 0 and not (cut_short and await self._was_started(current)):
             (current.directory / "starting").unlink(missing_ok=True)
             raise RuntimeFailed(state.START_ERROR, _plain(ended.output))
         now = self._clock.now()
@@ -219,13 +222,17 @@ class Runtime:
                 mounts.unmount(directory / "rootfs")
                 shutil.rmtree(directory, ignore_errors=True)
                 continue
-            if found.exit is None and not found.started_at and not found.pid:
-                # Cut short while it was being created: whoever still works on it would race with its removal.
+            self._put(found)
+            if found.exit is not None:
+                continue
+            if not found.started_at and not found.pid:
+                # Cut short while it was being created: whoever still works on it would race with its removal, and
+                # there is nothing to start.
                 for pid in state.mentioning(found.id):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
-            self._put(found)
-            if found.exit is None:
+                self.mark_ended(found, UNKNOWN_STATUS, "ContainerStatusUnknown", "spherelet ended while it created it")
+            else:
                 self._watch(pod_uid, found.name, found.attempt)
 
     def audit(self) -> None:
@@ -243,10 +250,22 @@ class Runtime:
         if fresh.exit is not None or not fresh.conmon_pid:
             self._exited(current.pod_uid, current.name, current.attempt)
 
-    async def _is_running(self, current: ContainerState) -> bool:
-        """A start that failed because an earlier one, cut short by our death, had worked."""
+    async def _was_started(self, current: ContainerState) -> bool:
+        """Whether a start that our death cut short works, or has worked: it goes on without us, beside a second one."""
+        deadline = self._clock.monotonic() + EARLIER_START_S
+        while await self._status(current) == "created":
+            if self._clock.monotonic() > deadline:
+                return False
+            await self._clock.sleep(0.05)
+        return True  # it runs, or it ran and conmon says how that ended
+
+    async def _status(self, current: ContainerState) -> str:
+        """The container's state in the words of the OCI runtime specification; empty if it knows none."""
         asked = await process.run([*self.command(current.handler), "state", current.id], self._env, COMMAND_TIMEOUT_S)
-        return asked.code == 0 and b'"running"' in asked.output.replace(b" ", b"")
+        try:
+            return str(orjson.loads(asked.output)["status"]) if asked.code == 0 else ""
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return ""
 
     async def _start_monitor(self, wanted: ContainerState, flags: Sequence[str]) -> int:
         reader, writer = os.pipe2(os.O_CLOEXEC)
