@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.manifests import config_map, container, pod, secret, shell
+from tests.support.manifests import BUSYBOX, config_map, container, pod, secret, shell
 
 pytestmark = pytest.mark.e2e
 Kubectl = Any
@@ -370,3 +370,45 @@ def test_no_token_is_mounted_when_not_wanted(kubectl: Kubectl) -> None:
     kubectl.apply(pod("tokenless", automountServiceAccountToken=False))
     ready(kubectl, "tokenless")
     assert kubectl.attempt("exec", "tokenless", "--", "ls", "/var/run/secrets").returncode != 0
+
+
+def test_an_image_is_a_volume(kubectl: Kubectl) -> None:
+    art = {"name": "art", "image": {"reference": BUSYBOX, "pullPolicy": "IfNotPresent"}}
+    mounts = [{"name": "art", "mountPath": "/art"}, {"name": "art", "mountPath": "/tools", "subPath": "bin"}]
+    kubectl.apply(pod("gallery", container(volumeMounts=mounts), volumes=[art]))
+    ready(kubectl, "gallery")
+    assert "busybox" in kubectl("exec", "gallery", "--", "ls", "/art/bin")
+    assert "busybox" in kubectl("exec", "gallery", "--", "ls", "/tools")
+    assert "Read-only" in kubectl.attempt("exec", "gallery", "--", "touch", "/art/new").stderr
+
+
+def test_a_resize_is_over_when_no_condition_speaks_of_it(kubectl: Kubectl, eventually: Eventually) -> None:
+    def amounts(cpu: str, memory: str) -> dict[str, Any]:
+        both = {"cpu": cpu, "memory": memory}
+        return {"limits": both, "requests": both}
+
+    kubectl.apply(pod("growing", container(resources=amounts("29m", "32Mi"))))
+    ready(kubectl, "growing")
+    for wanted in (amounts("36m", "48Mi"), amounts("29m", "32Mi")):
+        patch = {"spec": {"containers": [{"name": "c", "resources": wanted}]}}
+        kubectl("patch", "pod", "growing", "--subresource=resize", "-p", json.dumps(patch))
+        eventually(lambda wanted=wanted: container_status(kubectl, "growing")["resources"] == wanted)
+        conditions = {each["type"] for each in kubectl.get("pod", "growing")["status"]["conditions"]}
+        assert "PodResizeInProgress" not in conditions
+    assert container_status(kubectl, "growing")["restartCount"] == 0
+
+
+def test_a_runtime_class_decides_and_is_decided_about_early(kubectl: Kubectl, namespace: str) -> None:
+    classes = {"kind": "RuntimeClass", "apiVersion": "node.k8s.io/v1", "metadata": {"name": namespace}}
+    kubectl.apply({**classes, "handler": "crun", "overhead": {"podFixed": {"cpu": "10m", "memory": "1Mi"}}})
+    try:
+        kubectl.apply(pod("plain", runtimeClassName=namespace))
+        ready(kubectl, "plain")
+        assert kubectl.get("pod", "plain")["spec"]["overhead"] == {"cpu": "10m", "memory": "1Mi"}
+    finally:
+        kubectl("delete", "runtimeclass", namespace)
+    refused = kubectl.attempt(
+        "run", "late", "--image=busybox", f'--overrides={{"spec":{{"runtimeClassName":"{namespace}"}}}}'
+    )
+    assert "Forbidden" in refused.stderr
+    assert f'RuntimeClass "{namespace}" not found' in refused.stderr
