@@ -25,6 +25,8 @@ log = logger("server")
 LISTEN_FDS_START = 3
 WRITE_BYTES_MAX = 256 * 1024
 READ_TIMEOUT_S = 30.0
+REQUEST_LINE_MAX = 1 << 20
+"""Bytes. The words of a command that kubectl executes are in the URL; upstream takes as much."""
 
 
 class Server:
@@ -40,6 +42,7 @@ class Server:
             self._handle,
             access_log=None,
             keepalive_timeout=300.0,
+            max_line_size=REQUEST_LINE_MAX,
             # Without it a watch whose client left would run until its next event.
             handler_cancellation=True,
         )

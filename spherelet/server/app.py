@@ -18,6 +18,8 @@ from spherelet.server.crilog import Selection
 from spherelet.server.ports import Pods
 from spherelet.stats import Stats
 
+REQUEST_LINE_MAX: Final = 1 << 20
+"""Bytes: the words of a command are in the URL, as they come from the API server."""
 CONTROLLER: Final = "sphere-controller"
 MONITORS: Final = ("prometheus", "system:monitoring")
 """Common name or organization that may read metrics."""
@@ -101,7 +103,13 @@ class Server:
 
     async def run(self) -> None:
         """Listen with mutual TLS until cancelled."""
-        runner = web.AppRunner(self.application(), access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
+        runner = web.AppRunner(
+            self.application(),
+            access_log=None,
+            shutdown_timeout=1.0,
+            handler_cancellation=True,
+            max_line_size=REQUEST_LINE_MAX,
+        )
         await runner.setup()
         try:
             host, _, port = self._config.listen.rpartition(":")

@@ -75,6 +75,13 @@ def test_exec(kubectl: Kubectl) -> None:
     assert 'pods "nope" not found' in kubectl.attempt("exec", "nope", "--", "ls").stderr
 
 
+def test_a_command_may_be_long(kubectl: Kubectl) -> None:
+    kubectl.apply(pod("p"))
+    ready(kubectl, "p")
+    words = ["a" * 20_000, "b" * 20_000]
+    assert kubectl("exec", "p", "--", "echo", *words).split() == words
+
+
 def test_exec_on_a_terminal(cluster: Any, kubectl: Kubectl, namespace: str) -> None:
     kubectl.apply(pod("p"))
     ready(kubectl, "p")
