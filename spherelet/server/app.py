@@ -219,7 +219,8 @@ class Server:
         pod, state = self._running(request)
         view = pod.container(state.name)
         spec: dict[str, Any] = view.spec if view is not None else {}
-        return await commands.handle_attach(request, state, stdin=bool(spec.get("stdin")), tty=bool(spec.get("tty")))
+        stdin, once, tty = (bool(spec.get(name)) for name in ("stdin", "stdinOnce", "tty"))
+        return await commands.handle_attach(request, state, stdin=stdin, once=once, tty=tty)
 
     async def _port_forward(self, request: web.Request) -> web.StreamResponse:
         pod = self._find_pod(request)

@@ -145,8 +145,12 @@ async def _output(channels: Channels, session: execution.Session) -> int:
     return code
 
 
-async def handle_attach(request: web.Request, state: ContainerState, *, stdin: bool, tty: bool) -> web.StreamResponse:
-    """Join the container's own streams. ``stdin`` and ``tty`` are what the container has, not what is asked."""
+async def handle_attach(
+    request: web.Request, state: ContainerState, *, stdin: bool, once: bool, tty: bool
+) -> web.StreamResponse:
+    """Join the container's own streams. ``stdin``, ``once`` (``stdinOnce``) and ``tty`` are what the container has, not
+    what is asked. Where standard input stays open for others, a client whose input has ended is let go, as by CRI's.
+    """
     stdin = stdin and flag(request, "stdin")
     stdout, stderr = flag(request, "stdout"), flag(request, "stderr") and not tty
     try:
@@ -155,7 +159,8 @@ async def handle_attach(request: web.Request, state: ContainerState, *, stdin: b
         raise web.HTTPInternalServerError(text=f"unable to attach to container {state.name}: {err}\n") from err
     try:
         async with open_channels(request, stdin=stdin, stdout=stdout, stderr=stderr) as channels:
-            await _join(channels, connection, state, stdin=stdin, stdout=stdout, stderr=stderr, tty=tty)
+            closing = once and not tty
+            await _join(channels, connection, state, stdin=stdin, stdout=stdout, stderr=stderr, closing=closing)
             await channels.finish(exit_status(0))
             return channels.response
     finally:
@@ -170,10 +175,12 @@ async def _join(
     stdin: bool,
     stdout: bool,
     stderr: bool,
-    tty: bool,
+    closing: bool,
 ) -> None:
-    """Carry both ways until the container or the client ends it."""
+    """Carry both ways until the container or the client ends it. ``closing``: the client's end of input is the
+    container's too."""
     stream = Descriptor(connection.fileno())
+    over = asyncio.Event()
 
     async def forward() -> None:
         wanted = {CONMON_STDOUT: (STDOUT, stdout), CONMON_STDERR: (STDERR, stderr)}
@@ -188,9 +195,14 @@ async def _join(
                 await stream.write(payload[start : start + 8192])
 
     def end_stdin() -> None:
-        if stdin and not tty:
+        if stdin and closing:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_WR)
+        elif stdin:
+            over.set()
+
+    async def let_go() -> None:
+        await over.wait()
 
     def resize(rows: int, columns: int) -> None:
         control(state, CONMON_RESIZE, rows, columns)
@@ -198,7 +210,7 @@ async def _join(
     async def listen() -> None:
         await channels.pump_in(feed, end_stdin, resize)
 
-    await until_first(forward(), listen())
+    await until_first(forward(), listen(), let_go())
 
 
 def connect_attach(state: ContainerState) -> socket.socket:

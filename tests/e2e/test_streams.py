@@ -193,6 +193,16 @@ def test_attach_to_a_running_container(cluster: Any, kubectl: Kubectl, namespace
     assert kubectl("logs", "p").splitlines() == ["got one", "got two"]
 
 
+def test_who_attaches_with_a_finished_input_is_let_go_where_the_input_stays_open(kubectl: Kubectl) -> None:
+    words = ("run", "p", "--image=busybox", "--image-pull-policy=IfNotPresent", "--attach", "--stdin")
+    kubectl(*words, "--leave-stdin-open", "--", "sh", "-c", "read line; echo got $line; cat; echo over", stdin="one\n")
+    ready(kubectl, "p")
+    assert kubectl("logs", "p") == "got one\n"
+    kubectl("delete", "pod", "p", "--now")
+    once = ("--restart=Never", "--", "sh", "-c", "cat; echo over")
+    assert "over" in kubectl(*words, *once, stdin="two\n")
+
+
 WEB = "mkdir /w; head -c 5000000 /dev/urandom > /w/big; hostname > /w/name; exec httpd -f -p 8080 -h /w"
 
 

@@ -99,7 +99,7 @@ async def test_probe_command_is_killed_at_its_timeout(shell: ContainerState, tmp
 async def test_logs_follow_until_the_container_ends(tmp_path: Path) -> None:
     script = "for i in $(seq 5); do echo line $i; done; cat; echo over >&2"
     with container(tmp_path / "c", ["sh", "-c", script], stdin=True) as state:
-        async with serving(tmp_path, OnePod(state, {"stdin": True})) as client:
+        async with serving(tmp_path, OnePod(state, {"stdin": True, "stdinOnce": True})) as client:
             logs = f"{client.base}/containerLogs/shop/web/main"
             await _until_logged(state, b"line 5")
             async with client.session.get(f"{logs}?tailLines=2") as response:
@@ -117,6 +117,17 @@ async def test_logs_follow_until_the_container_ends(tmp_path: Path) -> None:
                     assert b"\1typed\n" in seen
                     assert b"\2over\n" in seen
                 assert await response.read() == b"over\n"
+
+
+async def test_an_input_that_stays_open_lets_go_of_a_client_whose_own_has_ended(tmp_path: Path) -> None:
+    with container(tmp_path / "c", ["sh", "-c", "cat; echo over"], stdin=True) as state:
+        async with serving(tmp_path, OnePod(state, {"stdin": True})) as client:
+            attach = f"{client.base}/attach/shop/web/main?stdin=1&stdout=1"
+            async with asyncio.timeout(10), client.session.ws_connect(attach, protocols=(V5,)) as websocket:
+                await websocket.send_bytes(b"\0typed\n")
+                await _until_logged(state, b"typed")
+                await websocket.send_bytes(b"\xff\0")
+                assert b"\1over\n" not in [message.data async for message in websocket]
 
 
 async def test_follow_survives_rotation(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ async def test_attach_carries_both_ways(tmp_path: Path) -> None:
     script = "while read line; do echo got $line; echo bad $line >&2; done; echo over"
     with container(tmp_path / "c", ["sh", "-c", script], stdin=True) as state:
         async with (
-            serving(tmp_path, OnePod(state, {"stdin": True})) as client,
+            serving(tmp_path, OnePod(state, {"stdin": True, "stdinOnce": True})) as client,
             client.spdy("/attach/shop/web/main?stdin=1&stdout=1&stderr=1") as session,
         ):
             kinds = ("error", "stdin", "stdout", "stderr")
