@@ -236,9 +236,10 @@ async def test_life_of_a_job(world: World) -> None:
     await quiet(world)
     await kubectl("delete", "job/web")
     await world.until(lambda: not world.entries(PODS, "default"))
-    manifest = templated("Job", "batch", "bad", pod=once, backoffLimit=0, ttlSecondsAfterFinished=1)
+    manifest = templated("Job", "batch", "bad", pod=once, backoffLimit=0)
     await kubectl("apply", "--validate=false", "-f", "-", stdin=manifest)
     await kubectl("wait", "--for=condition=Failed", "job/web", "--timeout=20s")
+    await kubectl("patch", "job/web", "-p", '{"spec":{"ttlSecondsAfterFinished":0}}')
     await world.until(lambda: not world.entries(JOBS, "default") and not world.entries(PODS, "default"))
 
 
