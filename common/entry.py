@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 import prometheus_client
@@ -18,6 +18,7 @@ from common.errors import SphereError
 from common.settings import load
 
 T = TypeVar("T")
+log = logs.logger("entry")
 
 
 def daemon(
@@ -54,8 +55,18 @@ def daemon(
     return command
 
 
+def on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What nobody awaits is logged; that a peer hung up while it was written to is no error (uvloop calls it fatal)."""
+    error = context.get("exception")
+    if isinstance(error, RuntimeError) and "the handler is closed" in str(error):
+        log.info("a connection ended while it was written to", reason=str(context.get("message")).splitlines()[0])
+    else:
+        loop.default_exception_handler(context)
+
+
 async def _until_signal(work: Awaitable[None]) -> None:
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(on_loop_error)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

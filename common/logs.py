@@ -11,6 +11,8 @@ from typing import cast
 
 import orjson
 
+from common.clock import rfc3339_micro
+
 # structlog loads rich, if it can, for coloured output that nothing here writes: 4 MiB of each daemon.
 _hidden = "rich" not in sys.modules
 if _hidden:
@@ -20,6 +22,21 @@ from structlog.typing import FilteringBoundLogger  # noqa: E402
 
 if _hidden:
     del sys.modules["rich"]
+
+
+class JsonFormatter(logging.Formatter):
+    """What libraries log, in the same form: one JSON object a line, also of a message or trace of many."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "component": record.name,
+            "event": record.getMessage(),
+            "level": record.levelname.lower(),
+            "timestamp": rfc3339_micro(record.created),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(entry).decode()
 
 
 def configure(process: str, level: str = "info") -> None:
@@ -38,9 +55,9 @@ def configure(process: str, level: str = "info") -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)
-    logging.basicConfig(
-        level=logging.WARNING, stream=sys.stderr, format='{"level":"%(levelname)s","event":"%(message)s"}'
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def logger(name: str) -> FilteringBoundLogger:

@@ -102,7 +102,7 @@ INVALID = [
         changed(POD, f"{FIRST}.livenessProbe", {"exec": {"command": ["x"]}, "timeoutSeconds": -1}),
         "timeoutSeconds: Invalid value: -1",
     ),
-    (changed(POD, "spec.terminationGracePeriodSeconds", -3), "must be greater than or equal to 0"),
+    (changed(POD, "spec.activeDeadlineSeconds", 0), "must be between 1 and 2147483647, inclusive"),
     (changed(POD, "spec.priorityClassName", "nope"), "no PriorityClass with name nope was found"),
     (changed(DEPLOYMENT, "spec.template.metadata.labels", {"app": "y"}), "`selector` does not match template `labels`"),
     (
