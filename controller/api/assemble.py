@@ -19,9 +19,11 @@ from controller.api.admission import (
 from controller.api.admission.certificates import CertificateAdmission
 from controller.api.admission.limit_ranger import LimitRanger
 from controller.api.admission.resource_quota import QuotaKeeper
+from controller.api.admission.storage import StorageDefaults
 from controller.api.api import Api, Routes
 from controller.api.metrics import ApiMetrics
 from controller.api.ports import Kinds, Ports
+from controller.kinds import claims
 from controller.kinds.kind import Object, ResourceKey
 from controller.kinds.schemas import Schemas
 from controller.store.cache import Cache
@@ -81,8 +83,9 @@ def assemble(
     metrics.watch_store(lambda key: _is_known(kinds, key), cache.resources, cache.watchers, lambda: cache.revision)
     certificates = CertificateAdmission(authorizer, clock)
     ranger = LimitRanger(lambda resource, namespace: (entry.decode() for entry in cache.list(resource, namespace)))
+    storage = StorageDefaults(lambda: [entry.decode() for entry in cache.list(claims.CLASSES)])
     chain = Admission(
-        (*ADMISSION, certificates.admit, *admission, ranger.admit),
+        (*ADMISSION, storage.admit, certificates.admit, *admission, ranger.admit),
         (pod_security.judge, QuotaKeeper(cache, clock).admit),
         cache.get,
     )

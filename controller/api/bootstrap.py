@@ -1,4 +1,7 @@
-"""Objects that exist from the first start on: namespaces, priority classes, the ``kubernetes`` Service, its range."""
+"""Objects that exist from the first start on.
+
+Namespaces, priority classes, the ``kubernetes`` Service and its range, the storage class of the hosts' disks.
+"""
 
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
@@ -6,6 +9,7 @@ from ipaddress import ip_address, ip_network
 from common.errors import Retryable
 from controller.api.local import LocalClient
 from controller.api.status import ApiError, is_already_exists, is_not_found
+from controller.kinds import claims
 from controller.kinds.kind import Object, ResourceKey
 from controller.kinds.scheduling import SYSTEM
 
@@ -28,6 +32,7 @@ async def bootstrap(client: LocalClient, advertise: str, service_cidr: str, port
         await _ensure(client, _NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     for name, text in _PRIORITIES.items():
         await _ensure(client, _PRIORITY, _priority(name, SYSTEM[name], text))
+    await _ensure(client, claims.CLASSES, _storage_class())
     await _ensure(client, _SERVICE, _service(service_cidr, port))
     await _correct(client, _SLICE, _slice(advertise, port), ("endpoints", "ports"))
     await _correct(client, _ENDPOINTS, _endpoints(advertise, port), ("subsets",))
@@ -73,6 +78,18 @@ def _priority(name: str, value: int, text: str) -> Object:
         "metadata": {"name": name},
         "value": value,
         "description": text,
+    }
+
+
+def _storage_class() -> Object:
+    """Directories on the hosts' disks. Who makes another class the default takes the annotation off this one."""
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": "local", "annotations": {claims.DEFAULT_CLASS: "true"}},
+        "provisioner": claims.PROVISIONER,
+        "reclaimPolicy": "Delete",
+        "volumeBindingMode": "WaitForFirstConsumer",
     }
 
 

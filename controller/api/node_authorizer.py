@@ -7,6 +7,7 @@ Spec: kube ``plugin/pkg/auth/authorizer/node``. What goes beyond an authorizer (
 from typing import Any, Final
 
 from controller.api.access import Attributes, Decision, User
+from controller.kinds import claims
 from controller.kinds.kind import Object, ResourceKey
 from controller.store.cache import Cache
 
@@ -78,6 +79,8 @@ class NodeAuthorizer:
                 if asked.subresource == "token":
                     return asked.verb == "create" and self._references(node, asked)
                 return asked.verb == "get" and self._references(node, asked)
+            case ("", "persistentvolumes"):
+                return self._volumes(node, asked)
             case ("", plural) if plural in _REFERENCED:
                 by_name = asked.verb in _READ and bool(asked.name)
                 return by_name and not asked.subresource and self._references(node, asked)
@@ -103,12 +106,30 @@ class NodeAuthorizer:
             return mine and asked.verb in ("get", "update", "patch")
         return mine and not asked.subresource and asked.verb in ("get", "delete")
 
+    def _volumes(self, node: str, asked: Attributes) -> bool:
+        """Volumes made on this host, which it removes the data of, and those bound to claims of its pods."""
+        if asked.subresource or asked.verb not in ("get", "list", "watch", "patch"):
+            return False
+        if not asked.name:
+            return asked.verb in ("list", "watch")
+        entry = self._cache.get(claims.VOLUMES, "", asked.name)
+        if entry is None:
+            return asked.verb == "get"
+        if entry.labels.get(claims.HOST_LABEL) == node:
+            return asked.verb in ("get", "patch")
+        ref = (entry.decode()["spec"].get("claimRef") or {}) if asked.verb == "get" else {}
+        claim = self._cache.get(claims.CLAIMS, ref.get("namespace", ""), ref.get("name", "")) if ref else None
+        if claim is None or claims.volume_of(claim.decode()) != asked.name:
+            return False
+        named = Attributes("get", "", claims.CLAIMS.plural, "", claim.namespace, claim.name, "")
+        return self._references(node, named)
+
     def _references(self, node: str, asked: Attributes) -> bool:
         """Whether a pod on ``node`` names the object. Linear in the pods of one namespace."""
         for entry in self._cache.list(PODS, asked.namespace):
             if entry.fields.get("spec.nodeName") != node:
                 continue
-            if asked.name.encode() not in entry.body:
+            if asked.name.encode() not in entry.body and asked.resource != claims.CLAIMS.plural:
                 continue
             if asked.name in referenced(entry.decode(), asked.resource):
                 return True
@@ -121,6 +142,8 @@ def referenced(pod: Object, plural: str) -> set[str]:
     found: set[str] = set()
     if plural == "serviceaccounts":
         return {spec.get("serviceAccountName") or "default"}
+    if plural == claims.CLAIMS.plural:
+        return {use.claim for use in claims.uses(pod)}
     for volume in spec.get("volumes") or []:
         found |= _volume_names(volume, plural)
     if plural == "secrets":
@@ -146,8 +169,6 @@ def _volume_names(volume: Object, plural: str) -> set[str]:
             found.add(str((volume.get("configMap") or {}).get("name")))
             parts = [(part.get("configMap") or {}).get("name") for part in _projected(volume)]
             found |= {str(part) for part in parts}
-        case "persistentvolumeclaims":
-            found.add(str((volume.get("persistentVolumeClaim") or {}).get("claimName")))
     return found
 
 

@@ -118,6 +118,16 @@ _ROLES: Final[dict[str, tuple[tuple[Object, ...], tuple[str, ...], tuple[str, ..
         (),
     ),
     "system:node": ((), (), ()),
+    "system:persistent-volume-provisioner": (
+        (
+            _rule("", "persistentvolumes", (*_READ, "create", "delete")),
+            _rule("", "persistentvolumeclaims", (*_READ, "update")),
+            _rule("storage.k8s.io", "storageclasses", _READ),
+            _rule("", "events", ("watch", "create", "update", "patch")),
+        ),
+        (),
+        (),
+    ),
     "system:kubelet-api-admin": (
         (
             _rule("", "nodes", _READ),

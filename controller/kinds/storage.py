@@ -1,6 +1,6 @@
 """Volumes, claims, storage classes and what CSI drivers say of themselves: defaults, validation, columns.
 
-Nothing binds claims or calls drivers yet: volumes and claims are pending.
+Who binds claims: ``controller/reconcilers/volume_binding.py``. Drivers (CSI) are not called.
 Spec: kube ``pkg/apis/storage`` and ``pkg/apis/core``, ``v1/defaults.go`` and ``validation``.
 """
 
@@ -84,6 +84,11 @@ def _validate_volume(volume: Object) -> Errors:
     if not found:
         errors.append(required("spec", "must specify a volume type"))
     errors += [forbidden(f"spec.{name}", "may not specify more than 1 volume type") for name in found[1:]]
+    if "local" in found:
+        if not dig(spec, "local.path"):
+            errors.append(required("spec.local.path"))
+        if not dig(spec, "nodeAffinity.required"):
+            errors.append(required("spec.nodeAffinity", "Local volume requires node affinity"))
     return errors
 
 

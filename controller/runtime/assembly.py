@@ -19,6 +19,7 @@ from controller.reconcilers.disruption import DisruptionReconciler
 from controller.reconcilers.endpoints_custom import CustomEndpointsReconciler
 from controller.reconcilers.endpoints_mirror import EndpointsReconciler
 from controller.reconcilers.endpointslice import EndpointSliceReconciler
+from controller.reconcilers.ephemeral_volume import EphemeralVolumeReconciler
 from controller.reconcilers.garbage import GarbageReconciler
 from controller.reconcilers.job import JobReconciler
 from controller.reconcilers.namespace import NamespaceReconciler
@@ -32,6 +33,8 @@ from controller.reconcilers.segment import SegmentReconciler
 from controller.reconcilers.service_account import ServiceAccountReconciler
 from controller.reconcilers.statefulset import StatefulSetReconciler
 from controller.reconcilers.ttl_after_finished import TtlAfterFinishedReconciler
+from controller.reconcilers.volume_binding import PersistentVolumeBinder
+from controller.reconcilers.volume_protection import ClaimProtectionReconciler, VolumeProtectionReconciler
 from controller.runtime.census import Census
 from controller.runtime.client import Client
 from controller.runtime.events import Recorder
@@ -100,6 +103,10 @@ def reconcilers(ports: ControllerPorts) -> list[Reconciler]:
         RootCaReconciler(ports.ca_pem),
         NodeLifecycleReconciler(ports.node_grace_s, lambda: max(started, ports.cache.observing_since)),
         PodGarbageReconciler(ports.finished_pods_max),
+        PersistentVolumeBinder(),
+        ClaimProtectionReconciler(),
+        VolumeProtectionReconciler(),
+        EphemeralVolumeReconciler(),
         SegmentReconciler(ports.pod_cidr, ports.segment_prefix, ports.block_prefix),
         PortReleaseReconciler(forgotten),
     ]

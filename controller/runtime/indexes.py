@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from common.selectors import LabelSelector, Operator
+from controller.kinds import claims
 from controller.kinds.kind import ResourceKey
 from controller.runtime.resources import (
     ADDRESS_BLOCKS,
@@ -16,6 +17,8 @@ from controller.runtime.resources import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     JOBS,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
     PLAIN_SELECTORS,
     POD_DISRUPTION_BUDGETS,
     PODS,
@@ -81,6 +84,26 @@ def port_of(pod_uid: str) -> str:
     return f"port/{pod_uid}"
 
 
+def using(namespace: str, claim: str) -> str:
+    """Pods that use a claim on a volume."""
+    return f"using/{namespace}/{claim}"
+
+
+def unbound_claims() -> str:
+    """Claims that have no volume yet."""
+    return "unbound"
+
+
+def volumes_for(namespace: str, claim: str) -> str:
+    """Volumes that are kept for a claim of this name."""
+    return f"volume/{namespace}/{claim}"
+
+
+def free_volumes(storage_class: str) -> str:
+    """Volumes of a class that are kept for nobody."""
+    return f"free/{storage_class}"
+
+
 def pair_of(selector: LabelSelector) -> tuple[str, str] | None:
     """A label that whatever is selected must have; None when the selector asks for no single value."""
     pairs = (
@@ -97,6 +120,9 @@ def _of_pod(entry: Entry) -> Iterable[str]:
         yield finished()
     for name, value in entry.labels.items():
         yield labelled(entry.namespace, name, value)
+    if b'"persistentVolumeClaim":' in entry.body or b'"ephemeral":' in entry.body:
+        for use in claims.uses(entry.decode()):
+            yield using(entry.namespace, use.claim)
 
 
 def _of_selecting(entry: Entry) -> Iterable[str]:
@@ -112,10 +138,26 @@ def _of_slice(entry: Entry) -> Iterable[str]:
         yield slices_of(entry.namespace, entry.labels[SERVICE_NAME])
 
 
+def _of_claim(entry: Entry) -> Iterable[str]:
+    if not claims.volume_of(entry.decode()):
+        yield unbound_claims()
+
+
+def _of_volume(entry: Entry) -> Iterable[str]:
+    volume = entry.decode()
+    kept_for = volume["spec"].get("claimRef")
+    if kept_for:
+        yield volumes_for(kept_for.get("namespace", ""), kept_for.get("name", ""))
+    else:
+        yield free_volumes(claims.class_of(volume) or "")
+
+
 _BY_RESOURCE: Final[Mapping[ResourceKey, Callable[[Entry], Iterable[str]]]] = {
     PODS: _of_pod,
     ENDPOINT_SLICES: _of_slice,
     ADDRESS_BLOCKS: lambda entry: (blocks_of(entry.fields.get("spec.segment", "")),),
+    PERSISTENT_VOLUME_CLAIMS: _of_claim,
+    PERSISTENT_VOLUMES: _of_volume,
     PORTS: lambda entry: (port_of(entry.fields.get("spec.podUID", "")),),
     **dict.fromkeys(_SELECTING, _of_selecting),
 }

@@ -5,6 +5,8 @@ from typing import Final
 from controller.kinds.kind import Object, ResourceKey
 
 PERSISTENT_VOLUME_CLAIMS: Final = ResourceKey("", "persistentvolumeclaims")
+PERSISTENT_VOLUMES: Final = ResourceKey("", "persistentvolumes")
+STORAGE_CLASSES: Final = ResourceKey("storage.k8s.io", "storageclasses")
 CONFIG_MAPS: Final = ResourceKey("", "configmaps")
 ENDPOINTS: Final = ResourceKey("", "endpoints")
 EVENTS: Final = ResourceKey("", "events")

@@ -1,7 +1,7 @@
 """One decision: the node for a pod, or why there is none. Pure and deterministic."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from controller.scheduler import filters, scores
@@ -29,15 +29,20 @@ def choose(
     seed: int,
     neighbours: Neighbours,
     without_address: Collection[str] = (),
+    volumes: Mapping[str, str] | None = None,
 ) -> Placed | Unschedulable:
     """The fitting node with the highest score; equal scores are drawn by a hash of ``seed``, pod and node.
 
-    ``without_address`` names nodes on which the pod's segment has no address left.
+    ``without_address`` names nodes on which the pod's segment has no address left, ``volumes`` those that its claims
+    on volumes speak against, and why.
     """
     reasons: list[tuple[str, ...]] = []
     fitting: list[NodeState] = []
     for node in nodes:
-        against = filters.against(pod, node) or neighbours.against(node)
+        against = filters.against(pod, node)
+        if not against and volumes and node.name in volumes:
+            against = (volumes[node.name],)
+        against = against or neighbours.against(node)
         if not against and node.name in without_address:
             against = ("node(s) had no free address in the namespace's segment",)
         if against:

@@ -15,22 +15,34 @@ from common.logs import logger
 from common.selectors import from_label_selector
 from common.tasks import Wake, backoff_s
 from controller.api.status import ApiError, is_conflict, is_not_found
+from controller.kinds import claims
 from controller.kinds.kind import Object
 from controller.reconcilers import conditions, pods
 from controller.runtime.client import Client
 from controller.runtime.events import Recorder
 from controller.runtime.metrics import ControllerMetrics
-from controller.runtime.resources import NAMESPACES, NODES, POD_DISRUPTION_BUDGETS, PODS, PORTS, SEGMENTS
+from controller.runtime.resources import (
+    NAMESPACES,
+    NODES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    POD_DISRUPTION_BUDGETS,
+    PODS,
+    PORTS,
+    SEGMENTS,
+    STORAGE_CLASSES,
+)
 from controller.runtime.runner import LiveReader
 from controller.runtime.view import View
 from controller.runtime.writes import MERGE_PATCH, EmitEvent
-from controller.scheduler import filters
+from controller.scheduler import filters, volumes
 from controller.scheduler.binding import Binder, NoAddress
-from controller.scheduler.choose import Unschedulable, choose
+from controller.scheduler.choose import Placed, Unschedulable, choose
 from controller.scheduler.model import BoundPod, NodeState, PodNeeds, needs_of
 from controller.scheduler.neighbours import Neighbours
 from controller.scheduler.preempt import Budget, Helpless, Preemption, preempt
 from controller.scheduler.snapshot import Snapshot
+from controller.scheduler.volumes import PodVolumes
 from controller.store.cache import Change
 
 NAME = "default-scheduler"
@@ -39,6 +51,7 @@ BACKOFF_CAP_S = 10.0
 FLUSH_S = 300.0
 """An unschedulable pod is tried again at least this often, in case an event that would help was not thought of."""
 BINDS_MAX = 32
+_STORAGE = (PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, STORAGE_CLASSES)
 log = logger("scheduler")
 
 
@@ -54,8 +67,10 @@ class Waiting:
     binding: bool = False
     lacks_address: bool = False
     """An address of the namespace's segment would help."""
+    lacks_volume: bool = False
+    """A change of claims or volumes would help."""
     nominated: str = ""
-    """The node where pods were pushed away for this one; what they leave is kept for it."""
+    """The node where pods were pushed away for this one, or claims are being bound: what it needs is kept for it."""
     victims: set[str] = field(default_factory=set)
     """Their uids."""
 
@@ -98,7 +113,7 @@ class Scheduler:
         for resource in (NODES, PODS):
             for entry in self._cache.list(resource):
                 self._on_change(Change("ADDED", entry, None, entry.revision))
-        stop = self._cache.subscribe([NODES, PODS, SEGMENTS, PORTS, NAMESPACES], self._on_change)
+        stop = self._cache.subscribe([NODES, PODS, SEGMENTS, PORTS, NAMESPACES, *_STORAGE], self._on_change)
         self._metrics.pending_pods.set_function(lambda: float(len(self._waiting)))
         try:
             async with asyncio.TaskGroup() as group:
@@ -124,6 +139,8 @@ class Scheduler:
                 self._pods_moved = True
             elif resource == SEGMENTS:
                 self._address_came(change.entry.name)
+            elif resource in _STORAGE:
+                self._on_storage(change)
             elif change.type == "DELETED":
                 self._address_came(change.entry.namespace)
         except (Terminal, ValueError, KeyError, TypeError) as err:
@@ -183,6 +200,17 @@ class Scheduler:
                 each.parked, each.lacks_address, each.not_before = False, False, 0.0
                 self._wake.set()
 
+    def _on_storage(self, change: Change) -> None:
+        """Pods that use a claim which has changed are tried at once; those that lack any volume after their backoff."""
+        if change.entry.resource == PERSISTENT_VOLUME_CLAIMS:
+            for uid in volumes.users_of(self._view, change.entry.namespace, change.entry.name):
+                if uid in self._waiting:
+                    self._waiting[uid].parked, self._waiting[uid].not_before = False, 0.0
+        else:
+            for each in self._waiting.values():
+                each.parked = each.parked and not each.lacks_volume
+        self._wake.set()
+
     def _unpark(self, now: float) -> None:
         """Wake those whom the changes since the last pass help, or may help."""
         states = [state for name in sorted(self._touched) if (state := self._snapshot.state(name)) is not None]
@@ -190,7 +218,8 @@ class Scheduler:
             if not each.parked:
                 continue
             helped = any(not filters.against(each.needs, state) for state in states)
-            if helped and not each.needs.closeness and not each.lacks_address:
+            lacks_more = each.lacks_address or each.lacks_volume
+            if helped and not each.needs.closeness and not lacks_more:
                 each.parked, each.not_before = False, min(each.not_before, now)
             elif helped or (self._pods_moved and each.needs.closeness):
                 each.parked = False
@@ -216,17 +245,33 @@ class Scheduler:
         pod = each.needs
         with self._metrics.schedule_seconds.time():
             nodes = self._nodes_for(each)
+            found = volumes.look(self._view, pod, nodes)
+            each.lacks_volume = bool(found.blocked or found.under_way or found.against or found.unbound)
+            if found.under_way:
+                each.parked, each.not_before = True, self._clock.monotonic()
+                return
             snapshot = self._snapshot
             neighbours = Neighbours(pod, nodes, snapshot.bound(), snapshot.repelling(), self._namespace_labels)
             without = self._without_address(pod)
-            decision = choose(pod, nodes, each.failures, neighbours, without)
+            decision = choose(pod, nodes, each.failures, neighbours, without, found.against)
+            if found.selected and isinstance(decision, Placed):
+                # Decided before: it stays at that as long as it can.
+                there = [node for node in nodes if node.name == found.selected]
+                again = choose(pod, there, each.failures, neighbours, without, found.against)
+                decision = again if isinstance(again, Placed) else decision
+        if found.blocked:
+            self._metrics.schedule_attempts.labels("unschedulable").inc()
+            self._back_off(each, parked=True)
+            each.nominated, each.victims = "", set()
+            await self._give_up(each, _blocked(found.blocked, len(nodes)))
+            return
         if isinstance(decision, Unschedulable):
             self._metrics.schedule_attempts.labels("unschedulable").inc()
             each.lacks_address = bool(without)
             self._back_off(each, parked=True)
             if self._is_making_room(each):
                 return
-            answer = self._make_room(each, nodes, neighbours)
+            answer = self._make_room(each, nodes, neighbours, found)
             if isinstance(answer, Preemption):
                 each.nominated, each.victims = answer.node, {victim.uid for victim in answer.victims}
                 self._reserving.append(each)
@@ -236,6 +281,15 @@ class Scheduler:
             await self._give_up(each, f"{decision.message} {_told(answer, len(nodes))}".rstrip())
             return
         each.binding = True
+        if found.unbound:
+            # Until its claims are bound there, what the pod needs is kept for it.
+            each.parked, each.not_before = True, self._clock.monotonic()
+            each.nominated = decision.node
+            if each not in self._reserving:
+                self._reserving.append(each)
+            await self._slots.acquire()
+            group.create_task(self._select(each, found.lacking(decision.node), decision.node))
+            return
         self._snapshot.assume(each.needs, decision.node)
         await self._slots.acquire()
         group.create_task(self._bind(each, decision.node))
@@ -264,7 +318,7 @@ class Scheduler:
         )
 
     def _make_room(
-        self, each: Waiting, nodes: Sequence[NodeState], neighbours: Neighbours
+        self, each: Waiting, nodes: Sequence[NodeState], neighbours: Neighbours, found: PodVolumes
     ) -> Preemption | Helpless | str:
         """Whom to push away, or why nobody is: a text when it is not even tried."""
         if not each.needs.preempts:
@@ -278,7 +332,7 @@ class Scheduler:
             )
             for budget in self._view.objects(POD_DISRUPTION_BUDGETS)
         ]
-        return preempt(each.needs, nodes, bound, neighbours, budgets)
+        return preempt(each.needs, nodes, bound, neighbours, budgets, found.against)
 
     async def _push_away(self, each: Waiting, answer: Preemption) -> None:
         """Delete the victims, in the words that their owners look for."""
@@ -318,6 +372,24 @@ class Scheduler:
             return frozenset()
         names = (node.name for node in self._snapshot.nodes())
         return frozenset(name for name in names if self._binder.book.exhausted(pod.namespace, subnets, name))
+
+    async def _select(self, each: Waiting, lacking: Sequence[Object], node: str) -> None:
+        """Write the node on claims that wait for it; when they have got volumes there, their change wakes the pod."""
+        try:
+            for claim in lacking:
+                meta = claim["metadata"]
+                metadata = {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}
+                patch = {"metadata": {**metadata, "annotations": {claims.SELECTED_NODE: node}}}
+                where = (PERSISTENT_VOLUME_CLAIMS, meta["namespace"], meta["name"])
+                await self._client.patch(*where, patch, MERGE_PATCH, "")
+        except (ApiError, Retryable) as err:
+            self._back_off(each, parked=False)
+            if not (is_conflict(err) or is_not_found(err)):
+                log.info("node not selected", pod=each.needs.key, host=node, reason=str(err))
+        finally:
+            each.binding = False
+            self._slots.release()
+            self._wake.set()
 
     async def _bind(self, each: Waiting, node: str) -> None:
         pod = each.needs
@@ -388,6 +460,14 @@ def _with_reserved(node: NodeState, others: Sequence[PodNeeds]) -> NodeState:
             requested[name] = requested.get(name, 0) + amount
     ports = tuple(port for other in others for port in other.host_ports)
     return replace(node, requested=requested, host_ports=(*node.host_ports, *ports))
+
+
+def _blocked(why: str, nodes: int) -> str:
+    """What is told of a pod that no node can take, whoever were pushed away."""
+    if not nodes:
+        return filters.explain((), 0)
+    helpless = Helpless(("Preemption is not helpful for scheduling",) * nodes)
+    return f"0/{nodes} nodes are available: {why}. {_told(helpless, nodes)}"
 
 
 def _told(answer: Preemption | Helpless | str, nodes: int) -> str:

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from common.quantity import Quantity
 from common.selectors import LabelSelector, from_label_selector, requirement
+from controller.kinds.claims import Use, uses
 from controller.kinds.kind import Object
 
 NOT_READY: Final = "node.kubernetes.io/not-ready"
@@ -44,6 +45,16 @@ class Toleration:
         return self.operator == "Exists" or (bool(self.key) and self.value == taint.value)
 
 
+class Located(Protocol):
+    """What node affinity looks at."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class NodeTerm:
     """One ``nodeSelectorTerm``: labels and name must match. An empty term matches nothing."""
@@ -51,7 +62,7 @@ class NodeTerm:
     labels: LabelSelector
     fields: LabelSelector
 
-    def matches(self, node: "NodeState") -> bool:
+    def matches(self, node: "Located") -> bool:
         if self.labels.is_empty and self.fields.is_empty:
             return False
         return self.labels.matches(node.labels) and self.fields.matches({"metadata.name": node.name})
@@ -131,6 +142,8 @@ class PodNeeds:
     closeness: Closeness
     preempts: bool
     """May push away pods of lower priority."""
+    claims: tuple[Use, ...] = ()
+    """Its volumes that are claims."""
 
     @cached_property
     def key(self) -> str:
@@ -235,7 +248,7 @@ def needs_of(pod: Object) -> PodNeeds:
         created=meta.get("creationTimestamp", ""),
         owner=owner,
         selector=spec.get("nodeSelector") or {},
-        required=tuple(_term(t) for t in required.get("nodeSelectorTerms") or ()) if required else None,
+        required=terms_of(required),
         preferred=tuple(
             (each["weight"], _term(each["preference"]))
             for each in affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or ()
@@ -248,6 +261,7 @@ def needs_of(pod: Object) -> PodNeeds:
         host_network=bool(spec.get("hostNetwork")),
         closeness=closeness_of(pod),
         preempts=spec.get("preemptionPolicy") != "Never",
+        claims=uses(pod),
     )
 
 
@@ -298,6 +312,11 @@ def _spread(constraint: Object, labels: Mapping[str, str]) -> SpreadConstraint:
         honor_affinity=constraint.get("nodeAffinityPolicy", "Honor") == "Honor",
         honor_taints=constraint.get("nodeTaintsPolicy", "Ignore") == "Honor",
     )
+
+
+def terms_of(selector: Object | None) -> tuple[NodeTerm, ...] | None:
+    """A ``nodeSelector``: any of the terms must match. None: every node does."""
+    return tuple(_term(each) for each in selector.get("nodeSelectorTerms") or ()) if selector else None
 
 
 def _term(term: Object) -> NodeTerm:

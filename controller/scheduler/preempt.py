@@ -44,12 +44,13 @@ def preempt(
     bound: Mapping[str, Collection[BoundPod]],
     neighbours: Neighbours,
     budgets: Sequence[Budget],
+    out_of_reach: Collection[str] = (),
 ) -> Preemption | Helpless:
-    """``bound``: the pods of each node. Deterministic."""
+    """``bound``: the pods of each node; ``out_of_reach``: nodes where the pod's volumes are not. Deterministic."""
     best: tuple[tuple[object, ...], Preemption] | None = None
     reasons: list[str] = []
     for node in nodes:
-        if neighbours.against(node) or not _can_be_helped(pod, node):
+        if node.name in out_of_reach or neighbours.against(node) or not _can_be_helped(pod, node):
             reasons.append("Preemption is not helpful for scheduling")
             continue
         found = _victims(pod, node, bound.get(node.name, ()), budgets)

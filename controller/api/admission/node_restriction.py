@@ -5,7 +5,8 @@ from typing import Final
 from controller.api.admission import AdmissionRequest, Lookup
 from controller.api.node_authorizer import node_name
 from controller.api.status import forbidden
-from controller.kinds.kind import ResourceKey
+from controller.kinds import claims
+from controller.kinds.kind import Object, ResourceKey
 
 PODS: Final = ResourceKey("", "pods")
 NODES: Final = ResourceKey("", "nodes")
@@ -30,7 +31,18 @@ def admit(request: AdmissionRequest, lookup: Lookup) -> None:
         old_taints = ((request.old or {}).get("spec") or {}).get("taints") or []
         if request.operation == "UPDATE" and ((request.obj.get("spec") or {}).get("taints") or []) != old_taints:
             raise forbidden(NODES, name, f'node "{node}" is not allowed to modify taints')
+    elif request.kind.key == claims.VOLUMES:
+        if request.old is None or _without_ours(request.obj) != _without_ours(request.old):
+            text = f'node "{node}" is only allowed to remove the finalizer {claims.PROVISIONER}'
+            raise forbidden(claims.VOLUMES, name, text)
     elif request.kind.key == PODS:
         owner = ((request.old or request.obj).get("spec") or {}).get("nodeName", "")
         if owner != node:
             raise forbidden(PODS, name, f"node {node!r} can only touch pods with spec.nodeName set to itself")
+
+
+def _without_ours(volume: Object) -> Object:
+    """All but what the host of a volume may change."""
+    meta = {key: value for key, value in volume["metadata"].items() if key not in ("managedFields", "resourceVersion")}
+    meta["finalizers"] = [each for each in meta.get("finalizers") or () if each != claims.PROVISIONER]
+    return {**volume, "metadata": meta}
