@@ -23,8 +23,10 @@ from spherelet.runtime.client import Runtime
 from spherelet.server.app import Server
 from spherelet.server.rotation import Rotation
 from spherelet.stats import Stats
+from spherelet.volumes.claims import Claims
 from spherelet.volumes.environment import Environment
 from spherelet.volumes.manager import Volumes
+from spherelet.volumes.reclaim import Reclaimer
 from spherelet.volumes.sources import Sources
 
 log = logger("spherelet")
@@ -74,7 +76,9 @@ async def run(config: Config) -> None:
         stack.push_async_callback(watches.close)
         node = Node(config, kube, clock, lambda: loop.ports.images.list(), lambda: loop.ports.images.mount_points())
         sources = Sources(watches, clock)
-        volumes = Volumes(sources, clock, config.address, node.allocatable())
+        claims = Claims(kube, config.host, config.persistent_dir)
+        volumes = Volumes(sources, claims, clock, config.address, node.allocatable())
+        reclaimer = Reclaimer(watches, clock, config.host, config.persistent_dir, config.state_dir / "pods")
         workers: list[Probes] = []
 
         def make_probes(runtime: Runtime, on_result: OnResult) -> Probes:
@@ -93,7 +97,7 @@ async def run(config: Config) -> None:
         rotation = Rotation(clock, loop.ports.runtime.running)
         log.info("started", host=config.host)
         async with asyncio.TaskGroup() as group:
-            parts = (sources, volumes, workers[0], node, server, rotation, loop)
+            parts = (sources, volumes, reclaimer, workers[0], node, server, rotation, loop)
             for part in parts:
                 group.create_task(part.run(), name=type(part).__name__)
             if not config.containerd.offline:

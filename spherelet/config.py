@@ -98,3 +98,10 @@ class Config(Settings, frozen=True, kw_only=True):
     capacity: Capacity = Capacity()
     labels: dict[str, str] = {}  # noqa: RUF012 - msgspec copies it
     """Extra labels of the Node object."""
+    volumes_dir: Path | None = None
+    """Where volumes made for claims have their directories; ``persistent`` below ``state_dir`` if not given."""
+
+    @property
+    def persistent_dir(self) -> Path:
+        """Absolute path of ``volumes_dir``."""
+        return self.volumes_dir or self.state_dir / "persistent"

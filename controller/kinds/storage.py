@@ -38,6 +38,10 @@ def _modes(path: str) -> Callable[[Object], str]:
     return lambda obj: ",".join(_SHORT_MODES.get(str(mode), str(mode)) for mode in dig(obj, path, []))
 
 
+def _phase(obj: Object) -> str:
+    return "Terminating" if dig(obj, "metadata.deletionTimestamp") else str(dig(obj, "status.phase") or "")
+
+
 def _pending(obj: Object) -> None:
     obj["status"] = {"phase": "Pending"}
 
@@ -287,7 +291,7 @@ PERSISTENT_VOLUME: Final = Kind(
         at("Capacity", "spec.capacity.storage"),
         computed("Access Modes", _modes("spec.accessModes")),
         at("Reclaim Policy", "spec.persistentVolumeReclaimPolicy"),
-        at("Status", "status.phase"),
+        computed("Status", _phase),
         computed("Claim", _claim_cell),
         at("StorageClass", "spec.storageClassName"),
         at("VolumeAttributesClass", "spec.volumeAttributesClassName", empty="<unset>"),
@@ -312,7 +316,7 @@ PERSISTENT_VOLUME_CLAIM: Final = Kind(
     short_names=("pvc",),
     subresources=("status",),
     columns=(
-        at("Status", "status.phase"),
+        computed("Status", _phase),
         at("Volume", "spec.volumeName"),
         at("Capacity", "status.capacity.storage"),
         computed("Access Modes", _modes("status.accessModes")),

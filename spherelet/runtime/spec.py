@@ -217,7 +217,8 @@ def _volume_mount(index: int, wanted: Mapping[str, Any], given: Inputs, volume: 
     )
     # What comes from the API is read-only whatever the mount says: a write would be lost with the next update.
     content = not _CONTENT_KINDS.isdisjoint(volume)
-    access = ["ro"] if content or wanted.get("readOnly") else ["rw"]
+    claimed = volume.get("persistentVolumeClaim") or {}
+    access = ["ro"] if content or claimed.get("readOnly") or wanted.get("readOnly") else ["rw"]
     if "image" in volume:
         access = ["ro", "noexec", "nosuid", "nodev"]
     return _mount(wanted["mountPath"], str(source), "bind", ["rbind", propagation, *access])

@@ -1,6 +1,7 @@
 """Volumes of pods: made before containers, kept current while they run, removed without a trace.
 
-Layout: ``<pod_dir>/volumes/<volume name>`` and ``<pod_dir>/volume-subpaths/<container>/<mount index>``.
+Layout: ``<pod_dir>/volumes/<volume name>`` and ``<pod_dir>/volume-subpaths/<container>/<mount index>``. A persistent
+volume is a link there: to what its claim was bound to when the pod first got it, so that the API is asked only once.
 """
 
 import asyncio
@@ -18,7 +19,8 @@ from common.quantity import Quantity
 from common.tasks import KeyQueue
 from spherelet.model import Image
 from spherelet.runtime import mounts
-from spherelet.volumes import payload, references, subpath, writer
+from spherelet.volumes import ownership, payload, references, subpath, writer
+from spherelet.volumes.claims import Claims, Directory
 from spherelet.volumes.expansion import expand
 from spherelet.volumes.payload import File, PodFacts
 from spherelet.volumes.references import Ref
@@ -41,8 +43,11 @@ class _Mounted:
 class Volumes:
     """See ``spherelet.seams.Volumes``. ``run`` keeps contents current."""
 
-    def __init__(self, sources: Sources, clock: Clock, host_ip: str, allocatable: Mapping[str, str]) -> None:
+    def __init__(
+        self, sources: Sources, claims: Claims, clock: Clock, host_ip: str, allocatable: Mapping[str, str]
+    ) -> None:
         self._sources = sources
+        self._claims = claims
         self._clock = clock
         self._host_ip = host_ip
         self._allocatable = allocatable
@@ -127,12 +132,24 @@ class Volumes:
             files, renew_s = await self._files(pod, volume)
             await asyncio.to_thread(_content, path, files, group, memory="configMap" not in volume)
             return path, renew_s
-        if "persistentVolumeClaim" in volume or "ephemeral" in volume or "csi" in volume:
-            raise Terminal("persistent volumes are not supported yet; use emptyDir or hostPath")
+        if "persistentVolumeClaim" in volume or "ephemeral" in volume:
+            return await self._persistent(pod, volume, path), None
         kind = next((key for key in volume if key != "name"), "none")
         raise Terminal(
-            f"volume type {kind} is not supported; use emptyDir, configMap, secret, projected, image or hostPath"
+            f"volume type {kind} is not supported; "
+            "use emptyDir, configMap, secret, projected, image, hostPath or a persistentVolumeClaim"
         )
+
+    async def _persistent(self, pod: Object, volume: Object, link: Path) -> Path:
+        known = await asyncio.to_thread(_link_of, link)
+        if known is not None:
+            return known
+        found = await self._claims.find(pod, volume)
+        is_read_only = bool((volume.get("persistentVolumeClaim") or {}).get("readOnly"))
+        group = None if is_read_only or found.kind == "hostPath" else payload.fs_group(pod)
+        lazy = (pod["spec"].get("securityContext") or {}).get("fsGroupChangePolicy") == "OnRootMismatch"
+        await asyncio.to_thread(_directory, found, group, link, only_on_mismatch=lazy)
+        return found.path
 
     async def _files(self, pod: Object, volume: Object) -> tuple[dict[str, File], float | None]:
         namespace = str(pod["metadata"].get("namespace", "default"))
@@ -238,6 +255,28 @@ def _content(path: Path, files: Mapping[str, File], group: int | None, *, memory
     if group is not None:
         os.chown(path, -1, group)
         os.chmod(path, 0o2755)
+
+
+def _link_of(link: Path) -> Path | None:
+    return Path(os.readlink(link)) if link.is_symlink() else None
+
+
+def _directory(found: Directory, group: int | None, link: Path, *, only_on_mismatch: bool) -> None:
+    """Make or check the directory of a persistent volume, and remember it by ``link`` once the pod may have it."""
+    if found.kind == "hostPath":
+        check_host_path(found.path, found.host_path_type)
+    elif found.kind == "made" and not found.path.exists():
+        found.path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+        fresh = found.path.with_name(f".{found.path.name}.new")
+        fresh.mkdir(exist_ok=True)
+        os.chmod(fresh, 0o777)
+        os.rename(fresh, found.path)
+    elif not found.path.is_dir():
+        raise Retryable(f'path "{found.path}" does not exist or is no directory')
+    if group is not None:
+        ownership.give_to_group(found.path, group, only_on_mismatch=only_on_mismatch)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(found.path)
 
 
 def check_host_path(path: Path, kind: str) -> None:

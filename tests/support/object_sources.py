@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from common.clock import rfc3339
+from common.kube import KubeError
 
 Object = dict[str, Any]
 
@@ -33,6 +34,14 @@ class FakeApi:
         self.tokens += 1
         ends = rfc3339(time.time() + self.token_life_s)
         return {"status": {"token": f"token-{self.tokens}", "expirationTimestamp": ends}}
+
+    async def get(self, path: str, params: Mapping[str, str] | None = None) -> Object:
+        *_, plural, name = path.split("/")
+        namespace = path.split("/namespaces/")[1].split("/")[0] if "/namespaces/" in path else ""
+        found = self.objects.get((plural, namespace, name))
+        if found is None:
+            raise KubeError(404, "NotFound", f'{plural} "{name}" not found')
+        return found
 
     async def follow(
         self,

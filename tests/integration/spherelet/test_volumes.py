@@ -15,6 +15,7 @@ from common.clock import SystemClock
 from common.errors import Retryable, Terminal
 from spherelet.model import Image
 from spherelet.runtime import mounts
+from spherelet.volumes.claims import Claims
 from spherelet.volumes.manager import Volumes
 from spherelet.volumes.sources import Sources
 from spherelet.volumes.subpath import bind
@@ -24,10 +25,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.skipif(os.geteuid() != 0, rea
 
 
 @contextlib.asynccontextmanager
-async def manager(api: FakeApi) -> AsyncIterator[Volumes]:
+async def manager(api: FakeApi, claims: Claims | None = None) -> AsyncIterator[Volumes]:
     clock = SystemClock()
     sources = Sources(api, clock)
-    volumes = Volumes(sources, clock, "172.30.0.11", {"cpu": "4"})
+    volumes = Volumes(sources, claims or Claims(api, "host-1", Path("/none")), clock, "172.30.0.11", {"cpu": "4"})
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(sources.run()), group.create_task(volumes.run())]
         yield volumes
@@ -147,7 +148,7 @@ async def test_fs_group_owns_and_reads(tmp_path: Path) -> None:
             "configmap references non-existent config key: k",
         ),
         ({"hostPath": {"path": "/etc/passwd", "type": "Directory"}}, Retryable, "/etc/passwd is not a directory"),
-        ({"persistentVolumeClaim": {"claimName": "c"}}, Terminal, "not supported yet"),
+        ({"persistentVolumeClaim": {"claimName": "c"}}, Retryable, '"c" not found'),
         ({"secret": {"secretName": "db", "items": [{"key": "p", "path": "../up"}]}}, Terminal, "must not contain"),
     ],
 )

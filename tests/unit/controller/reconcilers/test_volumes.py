@@ -93,9 +93,8 @@ def settle(registry: ModelRegistry) -> None:
         wrote = 0
         for reconciler in WORLD:
             for resource in (PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES):
-                if isinstance(reconciler, ClaimProtectionReconciler) != (resource == PERSISTENT_VOLUME_CLAIMS):
-                    if not isinstance(reconciler, PersistentVolumeBinder):
-                        continue
+                if resource not in reconciler.watches:
+                    continue
                 for obj in registry.view.objects(resource):
                     plan = registry.plan(reconciler, key_of(obj))
                     for write in plan.writes:
