@@ -1,9 +1,19 @@
 """Aggregation, default roles, and what nodes reference."""
 
+from typing import Any
+
+import pytest
+
 from controller.api.access import Attributes, User
-from controller.api.node_authorizer import referenced
+from controller.api.admission import AdmissionRequest, node_restriction
+from controller.api.node_authorizer import NodeAuthorizer, referenced
 from controller.api.rbac_bootstrap import cluster_role_bindings, cluster_roles, reconciled
 from controller.api.rbac_index import CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, RbacIndex
+from controller.api.status import ApiError
+from controller.kinds import claims
+from controller.kinds.storage import PERSISTENT_VOLUME
+from controller.runtime.resources import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS
+from tests.support.model_registry import ModelRegistry
 
 
 def defaults() -> RbacIndex:
@@ -76,3 +86,61 @@ def test_what_a_pod_references() -> None:
     assert referenced(pod, "secrets") == {"v", "e", "f", "pull"}
     assert referenced(pod, "configmaps") == {"m"}
     assert referenced(pod, "serviceaccounts") == {"default"}
+
+
+NODE = User("system:node:host-1", groups=("system:nodes",))
+
+
+def asked(verb: str, resource: str, name: str, namespace: str = "") -> Attributes:
+    return Attributes(verb, "", resource, "", namespace, name, "")
+
+
+def test_a_node_reads_what_its_pods_claim_and_reclaims_what_was_made_on_it() -> None:
+    registry = ModelRegistry()
+    volume = {"persistentVolumeClaim": {"claimName": "data"}}
+    ephemeral = {"name": "scratch", "ephemeral": {}}
+    spec = {"nodeName": "host-1", "volumes": [{"name": "v", **volume}, ephemeral], "containers": []}
+    registry.put(PODS, {"metadata": {"name": "p", "namespace": "n"}, "spec": spec})
+    for name in ("data", "other"):
+        claim = {"metadata": {"name": name, "namespace": "n"}, "spec": {"volumeName": f"{name}-volume"}}
+        registry.put(PERSISTENT_VOLUME_CLAIMS, claim)
+        ref = {"claimRef": {"namespace": "n", "name": name}}
+        registry.put(PERSISTENT_VOLUMES, {"metadata": {"name": f"{name}-volume"}, "spec": ref})
+    for host in ("host-1", "host-2"):
+        meta = {"name": f"made-on-{host}", "labels": {claims.HOST_LABEL: host}}
+        registry.put(PERSISTENT_VOLUMES, {"metadata": meta, "spec": {}})
+    authorizer = NodeAuthorizer(registry)  # type: ignore[arg-type]  # reads only
+
+    def may(verb: str, resource: str, name: str, namespace: str = "") -> bool:
+        decision = authorizer.decide(NODE, asked(verb, resource, name, namespace))
+        return decision is not None and decision.allowed
+
+    assert may("get", "persistentvolumeclaims", "data", "n")
+    assert may("get", "persistentvolumeclaims", "p-scratch", "n")
+    assert not may("get", "persistentvolumeclaims", "other", "n")
+    assert may("get", "persistentvolumes", "data-volume")
+    assert not may("get", "persistentvolumes", "other-volume")
+    assert not may("patch", "persistentvolumes", "data-volume")
+    assert may("patch", "persistentvolumes", "made-on-host-1")
+    assert not may("patch", "persistentvolumes", "made-on-host-2")
+    assert not may("delete", "persistentvolumes", "made-on-host-1")
+    assert may("watch", "persistentvolumes", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "is_allowed"),
+    [
+        ({"metadata": {"name": "v", "finalizers": ["other"]}, "spec": {"a": 1}}, True),
+        ({"metadata": {"name": "v", "finalizers": []}, "spec": {"a": 1}}, False),
+        ({"metadata": {"name": "v", "finalizers": ["other"]}, "spec": {"a": 2}}, False),
+        ({"metadata": {"name": "v", "finalizers": ["other"], "labels": {"a": "b"}}, "spec": {"a": 1}}, False),
+    ],
+)
+def test_a_node_changes_nothing_of_a_volume_but_its_own_finalizer(change: dict[str, Any], is_allowed: bool) -> None:
+    old = {"metadata": {"name": "v", "finalizers": ["other", claims.PROVISIONER]}, "spec": {"a": 1}}
+    request = AdmissionRequest("UPDATE", PERSISTENT_VOLUME, change, old, NODE, "", dry_run=False)
+    if is_allowed:
+        node_restriction.admit(request, lambda *_: None)
+    else:
+        with pytest.raises(ApiError, match="only allowed to remove the finalizer"):
+            node_restriction.admit(request, lambda *_: None)
