@@ -47,6 +47,11 @@ def stateful_set(name: str, replicas: int = 2) -> Object:
     }
 
 
+def uids_of(kubectl: Kubectl, name: str) -> list[str]:
+    found = kubectl.get("pods", "-l", f"statefulset.kubernetes.io/pod-name={name}")["items"]
+    return [each["metadata"]["uid"] for each in found]
+
+
 def failed_scheduling(kubectl: Kubectl, name: str) -> str:
     fields = f"involvedObject.name={name},reason=FailedScheduling"
     return " ".join(each["message"] for each in kubectl.get("events", "--field-selector", fields)["items"])
@@ -63,8 +68,8 @@ def test_a_stateful_set_finds_its_data_again(kubectl: Kubectl, eventually: Event
     uid = before["metadata"]["uid"]
     assert kubectl("exec", "db-0", "--", "cat", "/data/first").strip() == uid
     kubectl("delete", "pod", "db-0")
-    eventually(lambda: kubectl.get("pods", "-l", "app=db")["items"][0]["metadata"]["uid"] != uid)
-    kubectl("rollout", "status", "statefulset/db", "--timeout=60s")
+    eventually(lambda: uid not in (uids := uids_of(kubectl, "db-0")) and uids)
+    kubectl("wait", "--for=condition=Ready", "pod/db-0", "--timeout=60s")
     after = kubectl.get("pod", "db-0")
     assert after["metadata"]["uid"] != uid
     assert after["spec"]["nodeName"] == before["spec"]["nodeName"]
@@ -161,7 +166,7 @@ def test_pods_that_wait_say_why_in_upstreams_words(kubectl: Kubectl, eventually:
     kubectl.apply(claiming("early", "late"), claim("static", storageClassName=""), claiming("stuck", "static"))
     eventually(lambda: 'persistentvolumeclaim "late" not found' in failed_scheduling(kubectl, "early"))
     eventually(lambda: "pod has unbound immediate PersistentVolumeClaims" in failed_scheduling(kubectl, "stuck"))
-    assert "no storage class is set" in kubectl("describe", "pvc", "static")
+    eventually(lambda: "no storage class is set" in kubectl("describe", "pvc", "static"))
     kubectl.apply(claim("late"))
     kubectl("wait", "--for=condition=Ready", "pod/early", "--timeout=60s")
 

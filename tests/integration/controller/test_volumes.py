@@ -1,14 +1,23 @@
 """Claims, volumes and the pods that wait for them, on a real etcd through the real API; only the hosts are hollow."""
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from common.clock import SystemClock
+from common.kube import KubeClient, KubeError
+from common.tls import client_context
+from controller.api.authz import Authorization
 from controller.kinds import claims
 from controller.kinds.kind import Object
 from controller.runtime.resources import EVENTS, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, STATEFUL_SETS
+from spherelet.volumes.claims import Claims, Directory
+from spherelet.volumes.reclaim import Reclaimer
 from tests.integration.controller.test_workloads import World
 from tests.integration.controller.test_workloads import world as world
+from tests.support.pki import TestCa
 
 pytestmark = pytest.mark.integration
 
@@ -67,12 +76,6 @@ def failed_scheduling(world: World, name: str) -> str:
     return ""
 
 
-async def let_go(world: World, name: str) -> None:
-    """What the host of a provisioned volume does once it has removed the data."""
-    patch = {"metadata": {"finalizers": None}}
-    await world.server.local.patch(PERSISTENT_VOLUMES, "", name, patch, "application/merge-patch+json", "")
-
-
 async def test_stateful_set_with_claims(world: World) -> None:
     """Each pod gets its claim, its volume where it runs, and the same ones when it comes again."""
     kubectl = world.server.kubectl
@@ -120,10 +123,14 @@ async def test_stateful_set_with_claims(world: World) -> None:
     assert listed.count("Bound") == 4
 
 
-async def test_deleted_claim_waits_for_its_pod_and_frees_its_volume(world: World) -> None:
-    kubectl = world.server.kubectl
+async def test_deleted_claim_waits_for_its_pod_and_its_host_removes_the_data(
+    world: World, pki: TestCa, tmp_path: Path
+) -> None:
+    """The host's part is spherelet's own, with the rights and the certificate of a node."""
+    server, kubectl = world.server, world.server.kubectl
+    server.api.authorizer = Authorization(server.api.ports.cache)
     await create(world, claim("data"))
-    await create(world, pod("p", "data"))
+    await create(world, pod("p", "data", nodeSelector={claims.HOSTNAME: "host-1"}))
     await world.until(lambda: node_of(world, "p"))
     bound = find(world, PERSISTENT_VOLUME_CLAIMS, "data")
     assert bound is not None
@@ -140,8 +147,36 @@ async def test_deleted_claim_waits_for_its_pod_and_frees_its_volume(world: World
         return volume is not None and volume["metadata"].get("finalizers") == [claims.PROVISIONER]
 
     await world.until(only_ours)
-    await let_go(world, name)
-    await world.until(lambda: find(world, PERSISTENT_VOLUMES, name, "") is None)
+    (tmp_path / "persistent" / name).mkdir(parents=True)
+    kube = KubeClient(server.url, client_context(pki.issue("system:node:host-1", "system:nodes")))
+    reclaimer = Reclaimer(kube, SystemClock(), "host-1", tmp_path / "persistent", tmp_path / "pods")
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(reclaimer.run())
+        await world.until(lambda: find(world, PERSISTENT_VOLUMES, name, "") is None)
+        assert not (tmp_path / "persistent" / name).exists()
+        with pytest.raises(KubeError) as refused:
+            await kube.get("/api/v1/namespaces/default/persistentvolumeclaims/of-nobody")
+        assert refused.value.code == 403
+        task.cancel()
+    await kube.close()
+
+
+async def test_a_host_reads_the_claims_of_its_pods(world: World, pki: TestCa) -> None:
+    server = world.server
+    server.api.authorizer = Authorization(server.api.ports.cache)
+    await create(world, claim("data"))
+    await create(world, pod("p", "data", nodeSelector={claims.HOSTNAME: "host-1"}))
+    await world.until(lambda: node_of(world, "p"))
+    wanted = find(world, PODS, "p")
+    assert wanted is not None
+    kube = KubeClient(server.url, client_context(pki.issue("system:node:host-1", "system:nodes")))
+    try:
+        found = await Claims(kube, "host-1", Path("/persistent")).find(wanted, wanted["spec"]["volumes"][0])
+    finally:
+        await kube.close()
+    bound = find(world, PERSISTENT_VOLUME_CLAIMS, "data")
+    assert bound is not None
+    assert found == Directory(Path("/persistent") / claims.volume_of(bound), "made")
 
 
 async def test_words_for_pods_that_wait_and_what_wakes_them(world: World) -> None:

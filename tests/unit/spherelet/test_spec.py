@@ -193,6 +193,12 @@ def test_an_image_volume_is_looked_at_only() -> None:
     assert {"ro", "noexec"} <= set(mount["options"])
 
 
+def test_a_claim_may_be_read_only_for_the_whole_pod() -> None:
+    pod = {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c", "readOnly": True}}]}
+    found = build({"volumeMounts": [{"name": "v", "mountPath": "/data"}]}, pod)["mounts"]
+    assert [each["options"][-1] for each in found if each["destination"] == "/data"] == ["ro"]
+
+
 @pytest.mark.parametrize(
     ("milli", "quota", "shares"), [(1, 1000, 2), (9, 1000, 9), (29, 2900, 29), (71, 7100, 72), (1250, 125000, 1280)]
 )
