@@ -184,16 +184,8 @@ def _waits(claim: Object, storage_class: Object | None) -> Plan:
 def _kept_for(view: View, claim: Object) -> Object | None:
     """A volume that names the claim already: whose binding was begun, then one that its maker keeps for it."""
     meta = claim["metadata"]
-    named = [view.decode(each) for each in view.group(indexes.volumes_for(meta["namespace"], meta["name"]))]
-    kept = [volume for volume in named if volume_match.is_kept_for(volume, claim)]
-    kept.sort(key=lambda volume: not volume["spec"]["claimRef"].get("uid"))
-    for volume in kept:
-        begun = bool(volume["spec"]["claimRef"].get("uid"))
-        small = volume_match.capacity(volume) < volume_match.requested(claim)
-        modes = {(each["spec"].get("volumeMode") or "Filesystem") for each in (volume, claim)}
-        if not pods.is_deleting(volume) and len(modes) == 1 and (begun or not small):
-            return volume
-    return None
+    named = view.group(indexes.volumes_for(meta["namespace"], meta["name"]))
+    return volume_match.kept((view.decode(each) for each in named), claim)
 
 
 def _bind(volume: Object, claim: Object) -> Plan:

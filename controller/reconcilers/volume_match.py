@@ -62,6 +62,19 @@ def is_kept_for(volume: Object, claim: Object) -> bool:
     return ref.get("uid") in (None, "", meta["uid"])
 
 
+def kept(volumes: Iterable[Object], claim: Object) -> Object | None:
+    """The volume that names the claim already: the one whose binding was begun, or one that its maker keeps for it."""
+    fitting = [
+        volume
+        for volume in volumes
+        if is_kept_for(volume, claim)
+        and not pods.is_deleting(volume)
+        and _mode(volume) == _mode(claim)
+        and (volume["spec"]["claimRef"].get("uid") or capacity(volume) >= requested(claim))
+    ]
+    return min(fitting, key=lambda volume: not volume["spec"]["claimRef"].get("uid"), default=None)
+
+
 def best(volumes: Iterable[Object], claim: Object, place: Located | None) -> Object | None:
     """The smallest free volume that fits, and can be used at ``place`` when that is known. Ties go by name."""
     selector = dig(claim, "spec.selector")

@@ -69,8 +69,10 @@ class Waiting:
     """An address of the namespace's segment would help."""
     lacks_volume: bool = False
     """A change of claims or volumes would help."""
+    assumed: str = ""
+    """The node where its claims are being bound: for all others it is there already."""
     nominated: str = ""
-    """The node where pods were pushed away for this one, or claims are being bound: what it needs is kept for it."""
+    """The node where pods were pushed away for this one; what they leave is kept for it."""
     victims: set[str] = field(default_factory=set)
     """Their uids."""
 
@@ -185,7 +187,7 @@ class Scheduler:
         """The pod takes nothing any more."""
         self._snapshot.drop_pod(uid)
         waited = self._waiting.pop(uid, None)
-        node = node or (waited.nominated if waited is not None else "")
+        node = node or ((waited.assumed or waited.nominated) if waited is not None else "")
         if node:
             self._touch(node)
 
@@ -215,8 +217,8 @@ class Scheduler:
         """Wake those whom the changes since the last pass help, or may help."""
         states = [state for name in sorted(self._touched) if (state := self._snapshot.state(name)) is not None]
         for each in self._waiting.values():
-            if not each.parked:
-                continue
+            if not each.parked or each.assumed:
+                continue  # has a node: only its claims are waited for
             helped = any(not filters.against(each.needs, state) for state in states)
             lacks_more = each.lacks_address or each.lacks_volume
             if helped and not each.needs.closeness and not lacks_more:
@@ -244,12 +246,16 @@ class Scheduler:
     async def _attempt(self, each: Waiting, group: asyncio.TaskGroup) -> None:
         pod = each.needs
         with self._metrics.schedule_seconds.time():
-            nodes = self._nodes_for(each)
-            found = volumes.look(self._view, pod, nodes)
+            found = volumes.look(self._view, pod, self._snapshot.nodes())
             each.lacks_volume = bool(found.blocked or found.under_way or found.against or found.unbound)
             if found.under_way:
                 each.parked, each.not_before = True, self._clock.monotonic()
                 return
+            if each.assumed:
+                self._snapshot.drop_pod(pod.uid)
+                self._touch(each.assumed)
+                each.assumed = ""
+            nodes = self._nodes_for(each)
             snapshot = self._snapshot
             neighbours = Neighbours(pod, nodes, snapshot.bound(), snapshot.repelling(), self._namespace_labels)
             without = self._without_address(pod)
@@ -281,16 +287,12 @@ class Scheduler:
             await self._give_up(each, f"{decision.message} {_told(answer, len(nodes))}".rstrip())
             return
         each.binding = True
+        self._snapshot.assume(each.needs, decision.node)
         if found.unbound:
-            # Until its claims are bound there, what the pod needs is kept for it.
-            each.parked, each.not_before = True, self._clock.monotonic()
-            each.nominated = decision.node
-            if each not in self._reserving:
-                self._reserving.append(each)
+            each.parked, each.not_before, each.assumed = True, self._clock.monotonic(), decision.node
             await self._slots.acquire()
             group.create_task(self._select(each, found.lacking(decision.node), decision.node))
             return
-        self._snapshot.assume(each.needs, decision.node)
         await self._slots.acquire()
         group.create_task(self._bind(each, decision.node))
 

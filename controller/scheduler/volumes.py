@@ -57,7 +57,7 @@ def look(view: View, pod: PodNeeds, nodes: Sequence[NodeState]) -> PodVolumes:
     bound: list[Object] = []
     unbound: list[Object] = []
     under_way = False
-    for use in pod.claims:
+    for use in {use.claim: use for use in pod.claims}.values():
         claim = view.get(PERSISTENT_VOLUME_CLAIMS, pod.namespace, use.claim)
         blocked = _blocked(view, pod, use.claim, claim, ephemeral=use.ephemeral)
         if blocked or claim is None:
@@ -114,8 +114,8 @@ def _reason(view: View, bound: Iterable[Object], unbound: Iterable[Object], node
     taken: set[str] = set()
     for claim in unbound:
         meta = claim["metadata"]
-        named = [view.decode(each) for each in view.group(indexes.volumes_for(meta["namespace"], meta["name"]))]
-        kept = next((volume for volume in named if volume_match.is_kept_for(volume, claim)), None)
+        named = view.group(indexes.volumes_for(meta["namespace"], meta["name"]))
+        kept = volume_match.kept((view.decode(each) for each in named), claim)
         if kept is not None:
             if not volume_match.reaches(kept, node):
                 return NOT_REACHED

@@ -224,3 +224,18 @@ async def test_ephemeral_volume_goes_with_its_pod(world: World) -> None:
     assert find(world, PERSISTENT_VOLUME_CLAIMS, "p-data") is not None
     await world.server.kubectl("delete", "pod", "p", "--wait=false")
     await world.until(lambda: find(world, PERSISTENT_VOLUME_CLAIMS, "p-data") is None)
+
+
+async def test_pods_that_keep_apart_have_their_volumes_apart(world: World) -> None:
+    """All are decided on before the first is bound: whose claims are being bound somewhere is there for the others."""
+    term = {"labelSelector": {"matchLabels": {"app": "db"}}, "topologyKey": claims.HOSTNAME}
+    far = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    for index in range(3):
+        await create(world, claim(f"data-{index}"))
+    async with asyncio.TaskGroup() as group:
+        for index in range(3):
+            wanted = pod(f"db-{index}", f"data-{index}", affinity=far)
+            wanted["metadata"]["labels"] = {"app": "db"}
+            group.create_task(create(world, wanted))
+    await world.until(lambda: all(node_of(world, f"db-{index}") for index in range(3)))
+    assert {node_of(world, f"db-{index}") for index in range(3)} == {"host-1", "host-2", "host-3"}

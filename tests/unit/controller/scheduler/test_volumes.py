@@ -112,6 +112,20 @@ def test_claims_that_wait_are_given_the_nodes_where_there_is_something_for_them(
     assert look(registry, "data").against == dict.fromkeys(HOSTS, volumes.NONE_FREE), "none can be made"
 
 
+def test_a_volume_kept_for_a_claim_that_it_is_too_small_for_is_no_volume() -> None:
+    """Else scheduler and binder would send the pod to and fro for ever."""
+    ref = {"claimRef": {"namespace": "default", "name": "data"}}
+    small = volume("v", "1Mi", host="host-1", storageClassName="disks", **ref)
+    registry = world(small, claim(storageClassName="disks"))
+    assert look(registry, "data").against == dict.fromkeys(HOSTS, volumes.NONE_FREE)
+
+
+def test_a_claim_that_is_mounted_twice_needs_one_volume() -> None:
+    registry = world(claim(storageClassName="disks"), volume("v", host="host-1", storageClassName="disks"))
+    more = [{"name": "again", "persistentVolumeClaim": {"claimName": "data"}}]
+    assert look(registry, "data", more=more).against == {"host-2": volumes.NONE_FREE}
+
+
 def test_a_selected_node_is_kept_and_a_binding_is_waited_for() -> None:
     registry = world(claim(storageClassName="local"))
     select(registry, "host-2")
