@@ -63,7 +63,7 @@ def look(view: View, pod: PodNeeds, nodes: Sequence[NodeState]) -> PodVolumes:
         if blocked or claim is None:
             return PodVolumes(blocked)
         volume = view.get(PERSISTENT_VOLUMES, "", claims.volume_of(claim)) if claims.volume_of(claim) else None
-        if claims.is_bound(claim) and volume is not None:
+        if claims.is_bound(claim) and claims.phase_of(claim) == "Bound" and volume is not None:
             bound.append(volume)
         elif volume is not None and (volume["spec"].get("claimRef") or {}).get("uid") == claim["metadata"]["uid"]:
             under_way = True
