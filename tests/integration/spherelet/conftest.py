@@ -133,8 +133,10 @@ async def running_host(containerd: Path, *, offline: bool = True) -> AsyncIterat
         try:
             yield made
         finally:
-            await made.stop()
-            world.sweep(directory, made.config.cgroup_parent)
+            try:
+                await made.stop()
+            finally:
+                world.sweep(directory, made.config.cgroup_parent)
 
 
 @pytest.fixture
