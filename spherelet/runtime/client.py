@@ -253,11 +253,9 @@ class Runtime:
     async def _was_started(self, current: ContainerState) -> bool:
         """Whether a start that our death cut short works, or has worked: it goes on without us, beside a second one."""
         deadline = self._clock.monotonic() + EARLIER_START_S
-        while await self._status(current) == "created":
-            if self._clock.monotonic() > deadline:
-                return False
+        while (status := await self._status(current)) == "created" and self._clock.monotonic() < deadline:
             await self._clock.sleep(0.05)
-        return True  # it runs, or it ran and conmon says how that ended
+        return status in ("running", "paused", "stopped")  # of one that stopped, conmon says how
 
     async def _status(self, current: ContainerState) -> str:
         """The container's state in the words of the OCI runtime specification; empty if it knows none."""
