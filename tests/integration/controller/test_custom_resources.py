@@ -5,12 +5,10 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
-from prometheus_client import CollectorRegistry
 
-from controller.api.local import LocalClient
 from controller.runtime import assembly
-from controller.scheduler.binding import Binder
 from tests.integration.conftest import ApiServer
+from tests.support.controller_ports import controller_ports
 
 pytestmark = pytest.mark.integration
 
@@ -85,22 +83,8 @@ spec:
 @pytest.fixture
 async def server(api_server: ApiServer) -> AsyncIterator[ApiServer]:
     """The API with controllers and without hosts."""
-    ports = api_server.api.ports
-    controllers = assembly.ControllerPorts(
-        cache=ports.cache,
-        client=lambda user: LocalClient(api_server.api, user),
-        acknowledged=lambda: ports.store.acknowledged,
-        binder=Binder(ports.cache, ports.store, ports.clock, 28),
-        clock=ports.clock,
-        ca_pem="PEM",
-        pod_cidr="10.64.0.0/12",
-        segment_prefix=22,
-        block_prefix=28,
-        forgotten=lambda revision: True,
-        registry=CollectorRegistry(),
-    )
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(assembly.run(controllers))
+        task = group.create_task(assembly.run(controller_ports(api_server)))
         try:
             yield api_server
         finally:

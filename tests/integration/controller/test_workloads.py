@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from controller.api import eviction
-from controller.api.local import LocalClient
 from controller.api.status import ApiError
 from controller.kinds.kind import Object, ResourceKey
 from controller.reconcilers import conditions
@@ -35,6 +33,7 @@ from controller.scheduler.binding import Binder
 from controller.store.cache import Change
 from controller.store.entry import Entry
 from tests.integration.conftest import ApiServer
+from tests.support.controller_ports import controller_ports
 from tests.support.hollow_hosts import HollowHosts
 
 pytestmark = pytest.mark.integration
@@ -64,30 +63,13 @@ class World:
 
 @pytest.fixture
 async def world(api_server: ApiServer) -> AsyncIterator[World]:
-    ports = api_server.api.ports
     hosts = HollowHosts(api_server)
-
-    def fresh() -> assembly.ControllerPorts:
-        return assembly.ControllerPorts(
-            cache=ports.cache,
-            client=lambda user: LocalClient(api_server.api, user),
-            acknowledged=lambda: ports.store.acknowledged,
-            binder=Binder(ports.cache, ports.store, ports.clock, 28),
-            clock=ports.clock,
-            ca_pem="PEM",
-            pod_cidr="10.64.0.0/12",
-            segment_prefix=22,
-            block_prefix=28,
-            forgotten=lambda revision: True,
-            registry=CollectorRegistry(),
-        )
-
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(hosts.run()), group.create_task(assembly.run(fresh()))]
+        tasks = [group.create_task(hosts.run()), group.create_task(assembly.run(controller_ports(api_server)))]
 
         def restart() -> None:
             tasks.pop().cancel()
-            tasks.append(group.create_task(assembly.run(fresh())))
+            tasks.append(group.create_task(assembly.run(controller_ports(api_server))))
 
         await hosts.register("host-1", "host-2", "host-3")
         try:
