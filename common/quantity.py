@@ -54,11 +54,6 @@ class Quantity:
         """``units`` whole units (bytes, cores, pods)."""
         return Quantity(units * NANO, format)
 
-    @staticmethod
-    def of_milli(milli: int) -> "Quantity":
-        """``milli`` thousandths (millicores)."""
-        return Quantity(milli * (NANO // 1000))
-
     @property
     def value(self) -> int:
         """Whole units, rounded up (``Quantity.Value``)."""

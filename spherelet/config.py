@@ -11,8 +11,6 @@ workers_max = 16
 """Pods planned at the same time."""
 pulls_max = 4
 """Images pulled at the same time."""
-starts_max = 8
-"""Containers created at the same time: more would only queue on the processors."""
 network_timeout_s = 20.0
 drain_timeout_s = 10.0
 kill_timeout_s = 10.0

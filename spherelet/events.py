@@ -14,7 +14,6 @@ from spherelet.model import PodView, Role
 DELAY_S = 0.5
 """Nobody waits for an event, but pods that start do wait for the API."""
 PENDING_MAX = 1000
-REPEAT_PERIOD_S = 10.0
 KNOWN_MAX = 4000
 _FIELDS = {
     Role.INIT: "initContainers",

@@ -46,10 +46,6 @@ class LocalClient:
         """Replace the status; ``metadata.resourceVersion`` is a precondition when present."""
         return await self._update(resource, obj, "status")
 
-    async def update_subresource(self, resource: ResourceKey, obj: Object, subresource: str) -> Object:
-        """Replace through another subresource, for example ``finalize``."""
-        return await self._update(resource, obj, subresource)
-
     async def _update(self, resource: ResourceKey, obj: Object, subresource: str) -> Object:
         kind, given = self._kind(resource), _copy(obj)
         self._api.writer.decode(kind, given, (), "Strict")

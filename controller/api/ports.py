@@ -24,8 +24,6 @@ class Kinds(Protocol):
 
     def lookup(self, group: str, version: str, plural: str) -> Kind | None: ...
 
-    def lookup_kind(self, group: str, version: str, kind: str) -> Kind | None: ...
-
 
 @dataclass(frozen=True, slots=True)
 class Ports:

@@ -16,7 +16,6 @@ _NAMESPACE_SUBRESOURCES = frozenset({"status", "finalize"})
 # Entering a pod takes one right, however the client asks: WebSocket handshakes are GET, upgrades to SPDY are POST.
 _PODS = ResourceKey("", "pods")
 _POD_STREAMS = frozenset({"exec", "attach", "portforward"})
-TRUE_VALUES = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 FALSE_VALUES = frozenset({"", "0", "f", "F", "false", "FALSE", "False"})
 
 

@@ -43,7 +43,6 @@ class Registry:
     def __init__(self, kinds: Iterable[Kind]) -> None:
         self._by_key: dict[ResourceKey, Kind] = {}
         self._by_path: dict[tuple[str, str, str], Kind] = {}
-        self._by_kind: dict[tuple[str, str, str], Kind] = {}
         for kind in kinds:
             self.add(kind)
 
@@ -58,14 +57,12 @@ class Registry:
         if not kind.verbs:
             return
         self._by_path[kind.group, kind.version, kind.plural] = kind
-        self._by_kind[kind.group, kind.version, kind.kind] = kind
 
     def remove(self, key: ResourceKey) -> None:
         """Forget every version of a resource."""
         self._by_key.pop(key, None)
         for kind in [each for each in self._by_path.values() if each.key == key]:
             del self._by_path[kind.group, kind.version, kind.plural]
-            self._by_kind.pop((kind.group, kind.version, kind.kind), None)
 
     def by_key(self, key: ResourceKey) -> Kind:
         """The kind stored under ``key``. Raises ``KeyError``."""
@@ -78,10 +75,6 @@ class Registry:
     def lookup(self, group: str, version: str, plural: str) -> Kind | None:
         """By request path."""
         return self._by_path.get((group, version, plural))
-
-    def lookup_kind(self, group: str, version: str, kind: str) -> Kind | None:
-        """By an object's apiVersion and kind."""
-        return self._by_kind.get((group, version, kind))
 
 
 REGISTRY: Final = Registry(

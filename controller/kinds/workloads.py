@@ -194,6 +194,15 @@ DEPLOYMENT: Final = Kind(
     subwrites={"status": Subwrite(_confine_deployment_status, lambda new, old: [])},
 )
 
+_REPLICA_COLUMNS: Final = (
+    at("Desired", "spec.replicas", "integer", empty=0),
+    at("Current", "status.replicas", "integer", empty=0),
+    at("Ready", "status.readyReplicas", "integer", empty=0),
+    AGE,
+    TEMPLATE_CONTAINERS,
+    TEMPLATE_IMAGES,
+)
+
 REPLICA_SET: Final = Kind(
     group="apps",
     version="v1",
@@ -205,12 +214,7 @@ REPLICA_SET: Final = Kind(
     categories=("all",),
     subresources=("status", "scale"),
     columns=(
-        at("Desired", "spec.replicas", "integer", empty=0),
-        at("Current", "status.replicas", "integer", empty=0),
-        at("Ready", "status.readyReplicas", "integer", empty=0),
-        AGE,
-        TEMPLATE_CONTAINERS,
-        TEMPLATE_IMAGES,
+        *_REPLICA_COLUMNS,
         SELECTOR,
     ),
     selectable_fields={"status.replicas": lambda obj: str(dig(obj, "status.replicas", 0))},
@@ -231,12 +235,7 @@ REPLICATION_CONTROLLER: Final = Kind(
     categories=("all",),
     subresources=("status", "scale"),
     columns=(
-        at("Desired", "spec.replicas", "integer", empty=0),
-        at("Current", "status.replicas", "integer", empty=0),
-        at("Ready", "status.readyReplicas", "integer", empty=0),
-        AGE,
-        TEMPLATE_CONTAINERS,
-        TEMPLATE_IMAGES,
+        *_REPLICA_COLUMNS,
         computed("Selector", lambda obj: format_labels(dig(obj, "spec.selector")), priority=1),
     ),
     selectable_fields={"status.replicas": lambda obj: str(dig(obj, "status.replicas", 0))},

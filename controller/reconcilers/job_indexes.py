@@ -6,7 +6,6 @@ from controller.kinds.kind import Object
 
 INDEX = "batch.kubernetes.io/job-completion-index"
 FAILURES = "batch.kubernetes.io/job-index-failure-count"
-IGNORED_FAILURES = "batch.kubernetes.io/job-index-ignored-failure-count"
 
 
 def parse(text: str, completions: int) -> frozenset[int]:

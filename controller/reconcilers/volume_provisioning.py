@@ -12,7 +12,6 @@ from controller.kinds.kind import Object
 from controller.runtime.resources import PERSISTENT_VOLUMES
 from controller.runtime.writes import Create, EmitEvent, Plan
 
-NO_PROVISIONER: Final = "kubernetes.io/no-provisioner"
 _MODES: Final = frozenset(("ReadWriteOnce", "ReadWriteOncePod"))
 
 

@@ -6,7 +6,6 @@ from typing import Any
 from controller.kinds.kind import Object, ResourceKey
 
 MERGE_PATCH = "application/merge-patch+json"
-JSON_PATCH = "application/json-patch+json"
 
 
 @dataclass(frozen=True, slots=True)

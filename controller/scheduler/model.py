@@ -12,8 +12,6 @@ from controller.kinds.kind import Object
 
 NOT_READY: Final = "node.kubernetes.io/not-ready"
 UNSCHEDULABLE: Final = "node.kubernetes.io/unschedulable"
-COUNTED: Final = ("cpu", "memory", "ephemeral-storage", "pods")
-"""Always accounted for; extended resources are when a pod asks for them. cpu in milli, others in units."""
 
 
 @dataclass(frozen=True, slots=True)

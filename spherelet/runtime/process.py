@@ -126,15 +126,3 @@ class ExitWatch:
             self._loop.remove_reader(self._handle)
             os.close(self._handle)
             self._handle = -1
-
-
-def start_ticks(pid: int) -> int:
-    """When ``pid`` started, in clock ticks since boot: with the pid, an identity that is never reused. 0 if gone."""
-    if pid <= 0:
-        return 0
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    fields = text.rpartition(")")[2].split()
-    return 0 if fields[0] in ("Z", "X") else int(fields[19])

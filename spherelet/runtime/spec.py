@@ -13,7 +13,6 @@ from spherelet.runtime.users import User
 from spherelet.volumes.expansion import expand
 
 OCI_VERSION = "1.0.2"
-SHM_SIZE = "65536k"
 STDIN_ONCE = "io.kubernetes.container.stdinOnce"
 """Annotation: whether the first attached client takes the container's standard input with it when it leaves."""
 _CONTENT_KINDS = frozenset({"configMap", "secret", "downwardAPI", "projected"})

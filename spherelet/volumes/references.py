@@ -22,11 +22,6 @@ class Ref(NamedTuple):
         return f"{self.plural}/{self.namespace}/{self.name}"
 
 
-def of_volumes(pod: Object) -> frozenset[Ref]:
-    """Objects whose content ends in a volume of ``pod``."""
-    return frozenset(_volume_refs(pod))
-
-
 def of_pod(pod: Object) -> frozenset[Ref]:
     """Objects that volumes or environment of ``pod`` use."""
     return frozenset((*_volume_refs(pod), *_environment_refs(pod)))
